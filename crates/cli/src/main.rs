@@ -1,0 +1,2 @@
+//! swarm
+fn main() {}
