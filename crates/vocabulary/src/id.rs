@@ -95,6 +95,8 @@ ids! {
     TokenId, "a token";
     /// A lease on an opened key.
     LeaseId, "a lease";
+    /// An audit entry; its place in the log is its index.
+    EntryId, "an audit entry";
     /// A pending step-up: one request that waits for a fresh factor.
     StepUpId, "a step-up";
 }
