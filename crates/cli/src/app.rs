@@ -1,0 +1,118 @@
+//! What every command needs: the login, the client, the printer, and the person at the terminal.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use vocabulary::api::{Page, Project, Volume};
+use vocabulary::{ProjectId, VolumeId};
+
+use crate::args::Global;
+use crate::client::{Call, Client};
+use crate::context::{Context, Contexts};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::prompt;
+
+/// The command line at work.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) contexts: Contexts,
+    pub(crate) context_name: String,
+    pub(crate) output: Output,
+    pub(crate) no_input: bool,
+}
+
+impl App {
+    pub(crate) fn new(global: &Global, config_home: PathBuf) -> Self {
+        Self {
+            contexts: Contexts::new(global.config_dir.clone().unwrap_or(config_home)),
+            context_name: global.context.clone(),
+            output: Output { format: global.output, quiet: global.quiet },
+            no_input: global.no_input,
+        }
+    }
+
+    /// The current login.
+    pub(crate) fn context(&self) -> Result<Context, CliError> {
+        self.contexts.load(&self.context_name)
+    }
+
+    /// A client with the current login's token.
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
+        let context = self.context()?;
+        let token = context.token.clone().ok_or_else(|| {
+            CliError::new(4, "you are logged out").hint("log in: swarm login")
+        })?;
+        crate::trust::client(&context.url, &context.deployment_file, Some(token))
+    }
+
+    /// Sends a call; a step-up is confirmed at the terminal.
+    pub(crate) async fn send<T: DeserializeOwned>(&self, client: &Client, call: &Call) -> Result<T, CliError> {
+        client.send(call, Some(&|summary: &str| self.ask_code(summary))).await
+    }
+
+    /// Asks for a fresh code, showing the server's summary.
+    pub(crate) fn ask_code(&self, summary: &str) -> Result<String, CliError> {
+        prompt::line(&format!("{}\nConfirm with a fresh code: ", crate::output::visible(summary)), self.no_input)
+    }
+
+    /// Wants the name typed before something is destroyed.
+    pub(crate) fn confirm_by_name(&self, what: &str, name: &str, yes: bool) -> Result<(), CliError> {
+        if yes {
+            return Ok(());
+        }
+        let typed = prompt::line(&format!("This destroys {what} `{name}` for good. Type its name to go on: "), self.no_input)?;
+        if typed.trim() == name {
+            Ok(())
+        } else {
+            Err(CliError::usage("that is not its name: nothing was done"))
+        }
+    }
+
+    /// All rows of a list, page by page.
+    pub(crate) async fn all<T: DeserializeOwned>(&self, client: &Client, path: &str) -> Result<Vec<T>, CliError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let join = if path.contains('?') { '&' } else { '?' };
+            let from = cursor.as_ref().map_or(String::new(), |cursor| format!("{join}cursor={cursor}"));
+            let page: Page<T> = client.send(&Call::get(format!("{path}{from}")), None).await?;
+            items.extend(page.items);
+            match page.cursor {
+                Some(next) if page.truncated && cursor.as_ref() != Some(&next) => cursor = Some(next),
+                Some(_) | None => return Ok(items),
+            }
+        }
+    }
+
+    /// Finds a project by name or id.
+    pub(crate) async fn project(&self, client: &Client, name_or_id: &str) -> Result<ProjectId, CliError> {
+        if let Ok(id) = name_or_id.parse() {
+            return Ok(id);
+        }
+        let projects: Vec<Project> = self.all(client, "/v1/projects").await?;
+        projects
+            .iter()
+            .find(|project| project.name.as_str() == name_or_id.trim().to_lowercase())
+            .map(|project| project.id)
+            .ok_or_else(|| missing("project", name_or_id, "swarm project list shows those that are there"))
+    }
+
+    /// Finds a volume by name or id.
+    pub(crate) async fn volume(&self, client: &Client, name_or_id: &str) -> Result<Volume, CliError> {
+        if let Ok(id) = name_or_id.parse::<VolumeId>() {
+            return client.send(&Call::get(format!("/v1/volumes/{id}")), None).await;
+        }
+        let volumes: Vec<Volume> = self.all(client, "/v1/volumes").await?;
+        let mut found = volumes.into_iter().filter(|volume| volume.spec.name.as_str() == name_or_id.trim().to_lowercase());
+        match (found.next(), found.next()) {
+            (Some(volume), None) => Ok(volume),
+            (Some(_), Some(_)) => Err(CliError::usage(format!("several projects have a volume `{name_or_id}`")).hint("name it by its id")),
+            (None, _) => Err(missing("volume", name_or_id, "swarm volume list shows those that are there")),
+        }
+    }
+}
+
+fn missing(noun: &str, name: &str, hint: &str) -> CliError {
+    CliError::new(3, format!("there is no {noun} `{}`", crate::output::visible(name))).hint(hint)
+}

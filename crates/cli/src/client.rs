@@ -1,0 +1,200 @@
+//! The API's client: TLS 1.3 to the pinned deployment, one token, typed problems, step-up when it is asked for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vocabulary::{ErrorCode, Problem, StepUpId};
+
+use crate::error::{CliError, chain};
+
+/// Asks a person for a code; absent where nobody can be asked.
+pub(crate) type AskCode<'a> = dyn Fn(&str) -> Result<String, CliError> + Send + Sync + 'a;
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    body: Option<serde_json::Value>,
+    if_match: Option<u64>,
+    idempotency_key: Option<String>,
+    lease: Option<String>,
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), body: None, if_match: None, idempotency_key: None, lease: None }
+    }
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+    pub(crate) fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+    pub(crate) fn post<T: Serialize>(path: impl Into<String>, body: &T) -> Result<Self, CliError> {
+        Self::new(Method::POST, path).json(body)
+    }
+    pub(crate) fn json<T: Serialize>(mut self, body: &T) -> Result<Self, CliError> {
+        self.body = Some(serde_json::to_value(body).map_err(|error| CliError::new(1, error.to_string()))?);
+        Ok(self)
+    }
+    pub(crate) fn if_match(mut self, revision: u64) -> Self {
+        self.if_match = Some(revision);
+        self
+    }
+    pub(crate) fn idempotent(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+    pub(crate) fn lease(mut self, lease: impl ToString) -> Self {
+        self.lease = Some(lease.to_string());
+        self
+    }
+}
+
+impl Client {
+    /// A client over the TLS configuration that pins the deployment.
+    pub(crate) fn new(url: &str, tls: rustls::ClientConfig, token: Option<String>) -> Result<Self, CliError> {
+        if !url.starts_with("https://") {
+            return Err(CliError::usage(format!("`{}` is not an https:// address", crate::output::visible(url))));
+        }
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(Duration::from_secs(120))
+            // A redirect could carry the token to somebody else; an environment variable could carry the traffic.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| CliError::new(1, chain(&error)))?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends a call and reads its JSON answer. A step-up that the server asks for is confirmed with `ask`, once.
+    pub(crate) async fn send<T: DeserializeOwned>(&self, call: &Call, ask: Option<&AskCode<'_>>) -> Result<T, CliError> {
+        let response = self.send_raw(call, ask).await?;
+        let bytes = response.bytes().await.map_err(|error| transport(&self.url, &error))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            CliError::new(1, format!("the server's answer to {} {} does not fit: {error}", call.method, call.path))
+                .hint("client and server may be of different versions: compare swarm --version and swarm status")
+        })
+    }
+
+    /// The same, with the answer as it comes.
+    pub(crate) async fn send_raw(&self, call: &Call, ask: Option<&AskCode<'_>>) -> Result<reqwest::Response, CliError> {
+        match self.once(call, None).await {
+            Err(error) if error.code() == Some(ErrorCode::StepUpRequired) => {
+                let challenge = error.problem.as_ref().and_then(|problem| problem.step_up.clone());
+                let (Some(challenge), Some(ask)) = (challenge, ask) else { return Err(error) };
+                let code = ask(&challenge.summary)?;
+                let proof = vocabulary::api::StepUpProof { code };
+                let confirm = Call::post(format!("/v1/step-ups/{}", challenge.id), &proof)?;
+                self.once(&confirm, None).await?;
+                self.once(call, Some(challenge.id)).await
+            }
+            other => other,
+        }
+    }
+
+    async fn once(&self, call: &Call, step_up: Option<StepUpId>) -> Result<reqwest::Response, CliError> {
+        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.url, call.path));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(revision) = call.if_match {
+            request = request.header("if-match", revision.to_string());
+        }
+        if let Some(key) = &call.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(lease) = &call.lease {
+            request = request.header("swarm-lease", lease);
+        }
+        if let Some(id) = step_up {
+            request = request.header("swarm-step-up", id.to_string());
+        }
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        accept(request.send().await.map_err(|error| transport(&self.url, &error))?).await
+    }
+
+    /// Sends bytes under a lease (a sealed object) or without (an image blob).
+    pub(crate) async fn put_bytes(&self, path: &str, lease: Option<String>, body: reqwest::Body) -> Result<(), CliError> {
+        let mut request = self.http.put(format!("{}{path}", self.url)).header("content-type", "application/octet-stream");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(lease) = lease {
+            request = request.header("swarm-lease", lease);
+        }
+        accept(request.body(body).send().await.map_err(|error| transport(&self.url, &error))?).await.map(drop)
+    }
+
+    /// Fetches bytes, at most `limit` of them.
+    pub(crate) async fn get_bytes(&self, path: &str, lease: Option<String>, limit: usize) -> Result<Bytes, CliError> {
+        let mut call = Call::get(path);
+        call.lease = lease;
+        let mut response = self.once(&call, None).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| transport(&self.url, &error))? {
+            if bytes.len().saturating_add(piece.len()) > limit {
+                return Err(CliError::verification(format!("{path} is larger than {limit} bytes")));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// Turns an answer that is an error into one.
+async fn accept(response: reqwest::Response) -> Result<reqwest::Response, CliError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let retry = response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = response.bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<Problem>(body.get(..body.len().min(64 << 10)).unwrap_or_default()) {
+        Ok(mut problem) => {
+            if let Some(seconds) = retry {
+                problem.hint = format!("{}; wait {seconds} s", problem.hint);
+            }
+            Err(problem.into())
+        }
+        Err(_) => Err(CliError::new(
+            if status == StatusCode::NOT_FOUND { 3 } else { 1 },
+            format!("the server answered {status} without saying why"),
+        )
+        .hint("is this address a Swarm server?")),
+    }
+}
+
+/// No answer at all: say whether the address, the certificate or the time was the reason.
+fn transport(url: &str, error: &reqwest::Error) -> CliError {
+    let text = chain(error);
+    let exit = if error.is_timeout() { 8 } else { 1 };
+    let hint = if text.contains("certificate") || text.contains("pin") {
+        "the server's certificate is not of the pinned deployment: check the address, and the pin if you log in for the first time"
+    } else if error.is_connect() {
+        "is the server running? swarm up starts one on this machine"
+    } else {
+        "try again; if it stays, look at the server's log"
+    };
+    CliError::new(exit, format!("{url}: {text}")).hint(hint)
+}

@@ -1,0 +1,153 @@
+//! The TLS listener: accepts, shakes hands in bounded time, serves HTTP/1.1 and HTTP/2, and can be told to close what it serves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use identity::VerifiedPeer;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAMS_MAX};
+
+/// What is known of a connection before its first request.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// Where it comes from.
+    pub(crate) remote: SocketAddr,
+    /// Who shook hands, on the node channel.
+    pub(crate) peer: Option<Arc<VerifiedPeer>>,
+}
+
+/// Turns the certificates of a finished handshake into a peer, and keeps the connection's way to be closed.
+pub(crate) trait Admission: Send + Sync + 'static {
+    /// Judges the peer. `Err` closes the connection; the token, when given, is the one that closes it later.
+    fn admit(
+        &self,
+        certificates: Option<&[rustls::pki_types::CertificateDer<'static>]>,
+        close: CancellationToken,
+    ) -> Result<Option<Arc<VerifiedPeer>>, String>;
+}
+
+/// The API's listener: nobody shows a certificate.
+#[derive(Debug)]
+pub(crate) struct NoCertificate;
+
+impl Admission for NoCertificate {
+    fn admit(
+        &self,
+        _certificates: Option<&[rustls::pki_types::CertificateDer<'static>]>,
+        _close: CancellationToken,
+    ) -> Result<Option<Arc<VerifiedPeer>>, String> {
+        Ok(None)
+    }
+}
+
+/// Serves until `stop`, then lets requests in flight end for a moment.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: axum::Router,
+    admission: Arc<dyn Admission>,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    let mut connections = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => match place { Ok(place) => place, Err(_) => break },
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        let (stream, remote) = match accepted {
+            Ok(pair) => pair,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (acceptor, router, admission, stop) =
+            (acceptor.clone(), router.clone(), Arc::clone(&admission), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            serve_connection(stream, remote, &acceptor, router, admission.as_ref(), stop).await;
+        });
+    }
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+async fn serve_connection(
+    stream: tokio::net::TcpStream,
+    remote: SocketAddr,
+    acceptor: &tokio_rustls::TlsAcceptor,
+    router: axum::Router,
+    admission: &dyn Admission,
+    stop: CancellationToken,
+) {
+    let _ = stream.set_nodelay(true);
+    let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => {
+            tracing::debug!(%remote, %error, "handshake refused");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "handshake took too long");
+            return;
+        }
+    };
+    let close = CancellationToken::new();
+    let peer = match admission.admit(tls.get_ref().1.peer_certificates(), close.clone()) {
+        Ok(peer) => peer,
+        Err(reason) => {
+            tracing::info!(%remote, reason, "peer refused");
+            return;
+        }
+    };
+    let connection = Connection { remote, peer };
+    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        request.map(axum::body::Body::new)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADERS_MAX)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEADERS_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(std::time::Duration::from_secs(20))
+        .keep_alive_timeout(std::time::Duration::from_secs(20));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(service));
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        result = serving.as_mut() => {
+            if let Err(error) = result { tracing::debug!(%remote, %error, "connection ended"); }
+        }
+        // A revoked peer's connection ends at once, whatever it was doing.
+        () = close.cancelled() => tracing::info!(%remote, "connection closed: the peer is revoked"),
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Every limit of the control plane, with its reason.
+
+use std::time::Duration;
+
+/// Connections at once on one listener: bounds memory at a few hundred MiB even when all of them are full of half-read requests.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// A TLS handshake that takes longer belongs to nobody whom we want to serve.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of a request to the end of its headers: slow-loris clients end here.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of all headers of a request.
+pub(crate) const HEADERS_MAX: usize = 32 << 10;
+/// From the end of the headers to the end of a JSON body.
+pub(crate) const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two pieces of a streamed body (a sealed object, an image blob).
+pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams of one HTTP/2 connection.
+pub(crate) const STREAMS_MAX: u32 = 128;
+/// Bytes of an image blob: the budget of one unpacked image.
+pub(crate) const IMAGE_BLOB_MAX: u64 = 64 << 30;
+/// A login lasts a working day (decision 1.7).
+pub(crate) const LOGIN_LIFETIME_MS: u64 = 8 * 3_600_000;
+/// An enrolment ticket is used at once or not at all (`access.md` 4.6).
+pub(crate) const TICKET_LIFETIME_MS: u64 = 15 * 60_000;
+/// A confirmation is for now.
+pub(crate) const STEP_UP_LIFETIME_MS: u64 = 5 * 60_000;
+/// A key lease of a person: long enough for a large upload between renewals, short enough to matter.
+pub(crate) const PERSON_LEASE_MS: u64 = 15 * 60_000;
+/// A node that was silent for this long gets no new jobs (decision 3.3).
+pub(crate) const NODE_LOST_MS: u64 = 20_000;
+/// How far two honest clocks may be apart when a run lease is judged from outside.
+pub(crate) const CLOCK_SKEW_MS: u64 = 5_000;
+/// Streams (logs, watch) decide again at least this often (`access.md` 4.1).
+pub(crate) const STREAM_RECHECK: Duration = Duration::from_secs(5);
+/// Checkpoints are published at most this long after an entry (decision 2.3).
+pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes of log frames in one batch of a node.
+pub(crate) const LOG_BATCH_MAX: usize = 8 << 20;
