@@ -81,6 +81,8 @@ ids! {
     NodeId, "a node";
     /// Whoever owns nodes.
     ProviderId, "a provider";
+    /// A process of the control plane.
+    ControlId, "a control-plane process";
     /// A job.
     JobId, "a job";
     /// A volume of sealed data.
