@@ -2,22 +2,47 @@
 //!
 //! This room is pure: it opens no socket and no file, reads no clock and no environment. Time and randomness are
 //! passed in (aws-lc-rs and rcgen draw the randomness of P-256 keys and signatures from the system themselves).
-//! It decides who somebody is; what they may do is decided elsewhere.
+//! It decides who somebody is; what they may do is decided elsewhere. What it returns for storing is safe to store
+//! as it is (codes and hashes) or is a secret type that must be wrapped first ([`Pkcs8`], [`StatementKey`], [`TotpSecret`]).
 #![forbid(unsafe_code)]
 
 pub mod canonical;
 pub mod certificate;
+pub mod delay;
 pub mod deployment;
+pub mod enrol;
+pub mod factor;
 pub mod key;
 pub mod limits;
+pub mod login;
+pub mod password;
+pub mod pepper;
+pub mod recovery;
+pub mod stepup;
+pub mod tls;
+pub mod token;
+pub mod totp;
+
+#[cfg(test)]
+mod tests;
 
 pub use certificate::{
-    CertificateRequest, Class, Issued, IssuingAuthority, LiveRevocations, NodeLife, PeerRefusal, PublicKey,
-    RevocationSet, RootAuthority, RootCertificate, Serial, ServerName, SpiffeId, Subject, VerifiedPeer, Verifier,
-    make_request, verify_chain_at,
+    CertificateRequest, Class, IssueError, Issued, IssuingAuthority, LiveRevocations, NodeLife, PeerRefusal, PublicKey,
+    RevocationSet, RootAuthority, RootCertificate, RootError, Serial, ServerName, SpiffeId, Subject, VerifiedPeer,
+    Verifier, make_request, verify_chain_at,
 };
+pub use delay::Failures;
 pub use deployment::{
-    DeploymentFile, ReceiptCertificate, ReceiptKey, VerifiedDeployment, verify_deployment_file,
+    DeploymentFile, DeploymentFileError, ReceiptCertificate, ReceiptKey, VerifiedDeployment, verify_deployment_file,
     verify_deployment_file_unpinned,
 };
+pub use enrol::{EnrolRefusal, EnrolRequest, JoinGrant, join_line, prove_record_key};
+pub use factor::{Enrolment, FactorError, NewFactors, make_factors};
 pub use key::{EcdsaKey, EcdsaPublic, KeyError, Pkcs8, StatementKey, StatementPublic};
+pub use login::{Admission, Authenticated, LoginAttempt, LoginFacts, LoginOutcome, PersonFacts, admit, judge};
+pub use password::{Argon2id, Password, PasswordHash, PasswordHasher};
+pub use pepper::{Pepper, PepperedMac, Peppers};
+pub use recovery::{RecoveryCode, RecoveryRecord};
+pub use stepup::{CanonicalRequest, PendingStepUp, ProofKind, StepUpLogin, StepUpProof, StepUpRefusal, SummarisedAct};
+pub use token::{TOKEN_PATTERN, Token, TokenError, TokenKind, TokenRecord};
+pub use totp::TotpSecret;
