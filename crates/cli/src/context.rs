@@ -106,3 +106,15 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
         CliError::new(1, format!("cannot write {}: {error}", path.display()))
     })
 }
+
+/// The user's configuration folder (XDG base directory specification).
+#[expect(clippy::disallowed_methods, reason = "the program's one reader of these variables")]
+pub(crate) fn config_home() -> Result<PathBuf, CliError> {
+    if let Some(folder) = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()) {
+        return Ok(PathBuf::from(folder).join("swarm"));
+    }
+    match std::env::var_os("HOME").filter(|folder| !folder.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".config/swarm")),
+        None => Err(CliError::usage("neither XDG_CONFIG_HOME nor HOME is set").hint("name a folder with --config-dir")),
+    }
+}

@@ -1,2 +1,116 @@
-//! swarm
-fn main() {}
+//! `swarm`: the control plane, the node agent and the command line in one program.
+
+mod app;
+mod args;
+mod client;
+mod command;
+mod context;
+mod error;
+mod output;
+mod progress;
+mod prompt;
+mod trust;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::app::App;
+use crate::args::{Cli, Noun};
+use crate::error::CliError;
+use crate::output::{Format, note, visible};
+
+fn main() -> ExitCode {
+    // The shim of a job is this program started again. It must branch off before any thread, runtime or logger exists.
+    if let Some(code) = runtime::shim::branch(std::env::args_os()) {
+        return code;
+    }
+    let cli = Cli::parse();
+    let (format, quiet) = (cli.global.output, cli.global.quiet);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, format, quiet);
+            ExitCode::from(error.exit)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    let app = App::new(&cli.global, context::config_home()?);
+    match cli.noun {
+        // These start programs and need no runtime of the command line's own kind.
+        Noun::Explain(explain) => return command::explain::explain(&app, explain.code.as_deref()),
+        Noun::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "swarm", &mut script);
+            return output::bytes(&script);
+        }
+        Noun::Openapi => return output::line(&control::openapi()),
+        _ => {}
+    }
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(1, format!("no runtime: {error}")))?;
+    let result = runtime.block_on(dispatch(&app, cli.noun));
+    // A prompt that still waits for a line must not keep the program alive.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
+    match noun {
+        Noun::Up(up) => command::local::up(app, up).await,
+        Noun::Down(down) => command::local::down(app, down).await,
+        Noun::Server(server) => command::local::server(app, server).await,
+        Noun::Login(login) => command::login::login(app, login).await,
+        Noun::Logout => command::login::logout(app).await,
+        Noun::Whoami => command::access::whoami(app).await,
+        Noun::Status => command::tenant::status(app).await,
+        Noun::Doctor => command::doctor::doctor(app),
+        Noun::Verify(verify) => command::verify::verify(app, &verify),
+        Noun::Tenant(verb) => command::tenant::tenant(app, verb).await,
+        Noun::Project(verb) => command::tenant::project(app, verb).await,
+        Noun::User(verb) => command::access::user(app, verb).await,
+        Noun::ServiceAccount(verb) => command::access::service_account(app, verb).await,
+        Noun::Token(verb) => command::token::token(app, verb).await,
+        Noun::Node(verb) => command::node::node(app, verb).await,
+        Noun::Volume(verb) => command::volume::volume(app, verb).await,
+        Noun::Image(verb) => command::image::image(app, verb).await,
+        Noun::Job(verb) => command::job::job(app, verb).await,
+        Noun::Key(verb) => command::key::key(app, verb).await,
+        Noun::Audit(verb) => command::audit::audit(app, verb).await,
+        Noun::Policy(verb) => command::policy::policy(app, verb).await,
+        Noun::Seal(verb) => command::local::seal(app, verb).await,
+        Noun::Explain(_) | Noun::Completion { .. } | Noun::Openapi => Ok(()),
+    }
+}
+
+/// Prints an error: message, audit index, rules, hint; the problem document with `-o json`.
+fn report(error: &CliError, format: Format, quiet: bool) {
+    if error.message.is_empty() {
+        return;
+    }
+    if matches!(format, Format::Json | Format::Jsonl)
+        && let Some(problem) = &error.problem
+        && let Ok(text) = serde_json::to_string(problem)
+    {
+        return note(&text);
+    }
+    let code = error.code().map_or_else(String::new, |code| format!(" [{code}]"));
+    note(&format!("error{code}: {}", visible(&error.message)));
+    if let Some(problem) = &error.problem {
+        if let Some(index) = problem.audit_index {
+            note(&format!("audit index: {index}"));
+        }
+        if !problem.rules.is_empty() {
+            note(&format!("rules: {}", visible(&problem.rules.join(", "))));
+        }
+    }
+    if let Some(hint) = error.hint.as_ref().filter(|_| !quiet) {
+        note(&format!("hint: {}", visible(hint)));
+    }
+}

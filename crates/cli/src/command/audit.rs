@@ -1,0 +1,197 @@
+//! `swarm audit`.
+
+use std::time::Duration;
+
+use vocabulary::api::{AuditEntry, AuditProof, Page};
+
+use crate::app::App;
+use crate::args::AuditVerb;
+use crate::client::{Call, Client};
+use crate::error::CliError;
+use crate::output::Format;
+
+/// Bytes of one tile: 256 hashes, or 256 leaves of 33 bytes with their lengths; twice that is generous.
+const TILE_MAX: usize = 32 << 10;
+
+const COLUMNS: [&str; 6] = ["index", "time", "actor", "action", "resource", "outcome"];
+
+fn row(entry: &AuditEntry) -> Vec<String> {
+    vec![
+        entry.index.to_string(),
+        entry.time.to_string(),
+        entry.actor.clone().unwrap_or_default(),
+        entry.action.clone(),
+        entry.resource.clone().unwrap_or_default(),
+        entry.outcome.clone(),
+    ]
+}
+
+pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
+    let client = app.client()?;
+    match verb {
+        AuditVerb::Tail { follow, limit } => tail(app, &client, follow, limit).await,
+        AuditVerb::Search { action, actor, resource, outcome } => {
+            let mut query = String::from("/v1/audit?limit=200");
+            for (key, value) in [("action", action), ("actor", actor), ("resource", resource), ("outcome", outcome)] {
+                if let Some(value) = value {
+                    query.push_str(&format!("&{key}={}", escape(&value)));
+                }
+            }
+            let entries: Vec<AuditEntry> = app.all(&client, &query).await?;
+            app.output.list(&entries, &COLUMNS, row)
+        }
+        AuditVerb::Verify => verify(app, &client).await,
+        AuditVerb::Export { dir } => export(app, &client, &dir).await,
+    }
+}
+
+async fn tail(app: &App, client: &Client, follow: bool, limit: u64) -> Result<(), CliError> {
+    let newest: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?newest=true&limit={limit}")), None).await?;
+    let mut last = newest.items.last().map(|entry| entry.index);
+    app.output.list(&newest.items, &COLUMNS, row)?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    while follow {
+        tick.tick().await;
+        let from = last.map_or_else(String::new, |index| format!("&after={index}"));
+        let page: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?limit=200{from}")), None).await?;
+        for entry in &page.items {
+            last = Some(entry.index);
+            match app.output.format {
+                Format::Table => crate::output::line(&crate::output::visible(&row(entry).join("  ")))?,
+                Format::Json | Format::Yaml | Format::Jsonl => {
+                    crate::output::line(&serde_json::to_string(entry).map_err(|error| CliError::new(1, error.to_string()))?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Percent-encodes a query value.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+/// Two verdicts, never merged: the tree is whole and signed, and each of our entries is in it.
+async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
+    let log = Log::fetch(app, client).await?;
+    let mut walk = audit::walk::LogWalk::new(log.checkpoint.clone());
+    let mut leaves: Vec<Vec<u8>> = Vec::new();
+    let bar = crate::progress::bar(app.output.quiet, log.checkpoint.size, "entries");
+    while let Some(path) = walk.next_bundle() {
+        let bytes = client.get_bytes(&format!("/v1/log/{path}"), None, TILE_MAX).await?;
+        let (_, found) = walk.feed(&path, &bytes).map_err(|error| CliError::verification(format!("the log does not verify: {error}")))?;
+        leaves.extend(found.into_iter().map(<[u8]>::to_vec));
+        bar.set_position(u64::try_from(leaves.len()).unwrap_or(u64::MAX));
+    }
+    let size = walk.finish().map_err(|error| CliError::verification(format!("the log does not verify: {error}")))?;
+    bar.finish_and_clear();
+    let mine: Vec<AuditEntry> = app.all(client, "/v1/audit?limit=1000").await?;
+    let mut checked = 0_u64;
+    for entry in &mine {
+        let Some(leaf) = usize::try_from(entry.index).ok().and_then(|index| leaves.get(index)) else {
+            continue; // newer than the checkpoint: not yet published
+        };
+        let salt = salt(entry)?;
+        audit::walk::verify_body(entry.index, leaf, &salt, entry.body.as_bytes())
+            .map_err(|error| CliError::verification(format!("entry {}: {error}", entry.index)))?;
+        checked += 1;
+    }
+    #[derive(Debug, serde::Serialize)]
+    struct Verdict {
+        integrity: &'static str,
+        size: u64,
+        root: String,
+        own_entries_checked: u64,
+        completeness: &'static str,
+        witnesses: &'static str,
+    }
+    let verdict = Verdict {
+        integrity: "proved",
+        size,
+        root: log.checkpoint.root.base64(),
+        own_entries_checked: checked,
+        completeness: "not checked",
+        witnesses: "not checked",
+    };
+    app.output.one(
+        &verdict,
+        &[
+            ("integrity", format!("proved: {size} leaves make the signed root {}", verdict.root)),
+            ("own entries", format!("proved: {checked} bodies match their leaves")),
+            ("completeness", "not checked: producers' sequences are not built yet".to_owned()),
+            ("witnesses", "not checked: this deployment has none".to_owned()),
+        ],
+    )
+}
+
+/// Writes what a tool that is not ours needs: checkpoint, tiles, bundles, and our own entries with salts and proofs.
+async fn export(app: &App, client: &Client, dir: &std::path::Path) -> Result<(), CliError> {
+    let log = Log::fetch(app, client).await?;
+    std::fs::create_dir_all(dir)?;
+    let put = |name: &str, bytes: &[u8]| -> Result<(), CliError> {
+        let path = dir.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        Ok(std::fs::write(path, bytes)?)
+    };
+    put("checkpoint", log.bytes.as_ref())?;
+    put("deployment.json", app.context()?.deployment_file.as_bytes())?;
+    let size = log.checkpoint.size;
+    let bar = crate::progress::bar(app.output.quiet, size, "entries");
+    for level in 0..=7_u8 {
+        let hashes = audit::tile::count_at(size, level);
+        for index in 0..hashes.div_ceil(256) {
+            let Some(path) = audit::TilePath::hashes_at(size, level, index) else { continue };
+            put(&path.to_string(), &client.get_bytes(&format!("/v1/log/{path}"), None, TILE_MAX).await?)?;
+            if level == 0 {
+                let Some(bundle) = audit::TilePath::entries_at(size, index) else { continue };
+                put(&bundle.to_string(), &client.get_bytes(&format!("/v1/log/{bundle}"), None, TILE_MAX).await?)?;
+                bar.set_position(index.saturating_mul(256));
+            }
+        }
+    }
+    let mine: Vec<AuditEntry> = app.all(client, "/v1/audit?limit=1000").await?;
+    let mut lines = String::new();
+    for entry in mine.iter().filter(|entry| entry.index < size) {
+        let proof: AuditProof = client.send(&Call::get(format!("/v1/audit/{}/proof", entry.index)), None).await?;
+        lines.push_str(&serde_json::to_string(&proof).map_err(|error| CliError::new(1, error.to_string()))?);
+        lines.push('\n');
+    }
+    put("entries.jsonl", lines.as_bytes())?;
+    bar.finish_and_clear();
+    app.output.say(format!("{size} leaves and {} own entries in {}", mine.len(), dir.display()));
+    Ok(())
+}
+
+fn salt(entry: &AuditEntry) -> Result<[u8; 32], CliError> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(&entry.salt)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| CliError::verification(format!("entry {}: its salt is not 32 bytes", entry.index)))
+}
+
+/// The log's newest checkpoint, verified with the pinned deployment's key.
+struct Log {
+    bytes: bytes::Bytes,
+    checkpoint: audit::Checkpoint,
+}
+
+impl Log {
+    async fn fetch(app: &App, client: &Client) -> Result<Self, CliError> {
+        let key = crate::trust::log_key(&app.context()?.deployment_file)?;
+        let bytes = client.get_bytes("/v1/log/checkpoint", None, 1 << 20).await?;
+        let note = audit::note::Note::parse(&bytes).map_err(|error| CliError::verification(format!("the checkpoint: {error}")))?;
+        let (checkpoint, _) = audit::Checkpoint::verify(&note, &key, &[])
+            .map_err(|error| CliError::verification(format!("the checkpoint: {error}")))?;
+        Ok(Self { bytes, checkpoint })
+    }
+}

@@ -1,0 +1,26 @@
+//! Progress on standard error: a bar where somebody looks, a line every ten seconds where nobody does.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar of bytes.
+pub(crate) fn bytes(quiet: bool, total: u64, what: &str) -> ProgressBar {
+    styled(quiet, total, what, "{msg:20!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+}
+
+/// A bar of things.
+pub(crate) fn bar(quiet: bool, total: u64, what: &str) -> ProgressBar {
+    styled(quiet, total, what, "{msg:20!} {wide_bar} {pos}/{len} {eta}")
+}
+
+fn styled(quiet: bool, total: u64, what: &str, template: &str) -> ProgressBar {
+    let target = if quiet || !crate::output::watched() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(crate::output::visible(what));
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}
