@@ -11,8 +11,9 @@ mod revocation;
 mod root;
 mod verifier;
 
-
-pub use authority::{IssueError, Issued, IssuingAuthority, NodeLife, RootAuthority, ServerName, renew_at};
+pub use authority::{
+    IssueError, Issued, IssuingAuthority, NodeLife, RootAuthority, ServerName, chain_from_wire, chain_to_wire, renew_at,
+};
 pub use name::{Class, Serial, SpiffeError, SpiffeId, Subject};
 pub use request::{CertificateRequest, RequestError, make_request};
 pub use revocation::{LiveRevocations, RevocationError, RevocationSet};

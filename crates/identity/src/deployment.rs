@@ -275,7 +275,10 @@ fn begins(chain: &[CertificateDer<'_>]) -> Option<UnixTime> {
 fn receipt_parts(peer: &VerifiedPeer) -> Option<(KeyId, StatementPublic)> {
     match (peer.id.subject, peer.key) {
         (Subject::Receipt(id), PublicKey::Statement(key)) => Some((id, key)),
-        (Subject::Node(_) | Subject::Control(_) | Subject::Receipt(_), PublicKey::Ecdsa(_) | PublicKey::Statement(_)) => None,
+        (
+            Subject::Node(_) | Subject::Control(_) | Subject::Receipt(_),
+            PublicKey::Ecdsa(_) | PublicKey::Statement(_),
+        ) => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! A node's enrolment: join token and join line, the request with both keys, and the decision over what is stored.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use aws_lc_rs::digest::{SHA256, digest};
 use vocabulary::api::NodeEnrol;
 use vocabulary::plan::{NodeFacts, NodePlace};
 use vocabulary::{Name, ProviderId, Sha256Digest, UnixTime};

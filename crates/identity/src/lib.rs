@@ -4,6 +4,38 @@
 //! passed in (aws-lc-rs and rcgen draw the randomness of P-256 keys and signatures from the system themselves).
 //! It decides who somebody is; what they may do is decided elsewhere. What it returns for storing is safe to store
 //! as it is (codes and hashes) or is a secret type that must be wrapped first ([`Pkcs8`], [`StatementKey`], [`TotpSecret`]).
+//!
+//! What was proved is a type that only the proving function makes:
+//!
+//! ```compile_fail
+//! # fn forge(peer: identity::VerifiedPeer) {
+//! let forged = identity::VerifiedPeer { class: identity::Class::Control, ..peer };
+//! # }
+//! ```
+//! ```compile_fail
+//! # fn forge(a: identity::Authenticated, person: vocabulary::PersonId) {
+//! let forged = identity::Authenticated { person, ..a };
+//! # }
+//! ```
+//! ```compile_fail
+//! # fn forge(a: identity::StepUpProof) {
+//! let forged = identity::StepUpProof { acr: 2, ..a };
+//! # }
+//! ```
+//! An admission is spent by its judgement:
+//! ```compile_fail
+//! # use identity::*;
+//! # fn twice(h: &dyn PasswordHasher, f: &LoginFacts, a: &LoginAttempt<'_>, admitted: login::Admitted, now: vocabulary::UnixTime) {
+//! let first = judge(h, f, a, admitted, now);
+//! let second = judge(h, f, a, admitted, now);
+//! # }
+//! ```
+//! Secrets do not print:
+//! ```compile_fail
+//! # fn show(token: &identity::Token) -> String {
+//! format!("{token}")
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod canonical;
@@ -29,7 +61,7 @@ mod tests;
 pub use certificate::{
     CertificateRequest, Class, IssueError, Issued, IssuingAuthority, LiveRevocations, NodeLife, PeerRefusal, PublicKey,
     RevocationSet, RootAuthority, RootCertificate, RootError, Serial, ServerName, SpiffeId, Subject, VerifiedPeer,
-    Verifier, make_request, verify_chain_at,
+    Verifier, chain_from_wire, chain_to_wire, make_request, renew_at, verify_chain_at,
 };
 pub use delay::Failures;
 pub use deployment::{

@@ -1,7 +1,5 @@
 //! Every number of this room, with its reason.
 
-use std::time::Duration;
-
 /// One hour of milliseconds.
 const HOUR_MS: u64 = 3_600_000;
 /// One day of milliseconds.
@@ -105,6 +103,3 @@ pub const STEP_UP_TRIES: u8 = 5;
 pub const STEP_UP_REQUEST_MAX: usize = 1 << 20;
 /// Nesting of the body of a request that a step-up may be bound to.
 pub const JSON_DEPTH_MAX: usize = 32;
-
-/// How long an idle TLS handshake may take; the driver's timer.
-pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);

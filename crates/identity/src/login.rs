@@ -193,9 +193,8 @@ pub fn judge(
     now: UnixTime,
 ) -> LoginOutcome {
     let Admitted { recovery, delay_skipped, person_failures: _, source_failures: _ } = admitted;
-    let refused = |reason| {
-        LoginOutcome::Refused(LoginRefused { reason, spend_recovery: recovery.filter(|_| delay_skipped) })
-    };
+    let refused =
+        |reason| LoginOutcome::Refused(LoginRefused { reason, spend_recovery: recovery.filter(|_| delay_skipped) });
     let Some(person) = &facts.person else {
         return match PasswordHash::fits_nobody(hasher, attempt.password) {
             Ok(()) => refused(LoginRefusal::UnknownPerson),

@@ -56,16 +56,8 @@ impl CanonicalRequest<'_> {
         let path: Vec<Value> = self.path.iter().map(|(name, id)| json!([name, id])).collect();
         // `null` and an absent body differ, so the body stands in a list of none or one.
         let body: Vec<&Value> = self.body.into_iter().collect();
-        let all = json!([
-            REQUEST_FORMAT,
-            self.method,
-            self.route,
-            path,
-            self.if_match,
-            body,
-            self.tenant,
-            self.principal
-        ]);
+        let all =
+            json!([REQUEST_FORMAT, self.method, self.route, path, self.if_match, body, self.tenant, self.principal]);
         let text = canonical_json(&all)?;
         if text.len() > STEP_UP_REQUEST_MAX {
             return Err(RequestHashError::TooLarge);
@@ -297,12 +289,8 @@ impl SummarisedAct<'_> {
     #[must_use]
     pub fn summary(&self) -> String {
         let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
-        let named: Vec<String> = self
-            .resources
-            .iter()
-            .take(5)
-            .map(|(id, name)| format!("`{}` ({})", clean(name), clean(id)))
-            .collect();
+        let named: Vec<String> =
+            self.resources.iter().take(5).map(|(id, name)| format!("`{}` ({})", clean(name), clean(id))).collect();
         let more = self.resources.len().saturating_sub(named.len());
         let tail = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{} {}{tail}", clean(self.words), named.join(", ")).trim_end().to_owned()

@@ -20,8 +20,8 @@ use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use vocabulary::{Sha256Digest, UnixTime};
 
-use crate::certificate::{Class, PeerRefusal, RootCertificate, VerifiedPeer, Verifier};
-use crate::key::Pkcs8;
+use crate::certificate::{Class, Issued, PeerRefusal, RootCertificate, VerifiedPeer, Verifier};
+use crate::key::{EcdsaKey, Pkcs8};
 use trust::{NodeClients, TrustedServer};
 
 /// A clock for handshakes; the driver's own, such as `rustls::time_provider::DefaultTimeProvider`.
@@ -70,6 +70,14 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: Pkcs8,
+}
+
+impl Identity {
+    /// Of a fresh certificate and its key.
+    #[must_use]
+    pub fn new(issued: &Issued, key: &EcdsaKey) -> Self {
+        Self { chain: issued.chain.clone(), key: key.private().clone() }
+    }
 }
 
 static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {

@@ -45,15 +45,8 @@ pub enum TokenKind {
 
 impl TokenKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::Session,
-        Self::Refresh,
-        Self::Personal,
-        Self::Service,
-        Self::Join,
-        Self::Recovery,
-        Self::Enrolment,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Session, Self::Refresh, Self::Personal, Self::Service, Self::Join, Self::Recovery, Self::Enrolment];
 
     /// The word in the token.
     #[must_use]
@@ -131,8 +124,7 @@ impl Token {
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
         let (id, secret) = (base62_encode(self.id.as_bytes(), ID_LEN), base62_encode(self.secret.as_ref(), SECRET_LEN));
-        let mut text =
-            Zeroizing::new(format!("{PREFIX}{}_{}_{}", self.kind.as_str(), id.as_str(), secret.as_str()));
+        let mut text = Zeroizing::new(format!("{PREFIX}{}_{}_{}", self.kind.as_str(), id.as_str(), secret.as_str()));
         let crc = checksum(&text);
         text.push_str(&crc);
         text

@@ -1,11 +1,13 @@
 //! The makers of certificates: the root, which signs issuing authorities only, and those, which sign leaves of one class.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, DnsName};
 use vocabulary::{ControlId, DeploymentId, KeyId, NodeId, UnixTime};
@@ -13,12 +15,12 @@ use vocabulary::{ControlId, DeploymentId, KeyId, NodeId, UnixTime};
 use crate::certificate::fields::{ORGANISATION, ROOT_UNIT};
 use crate::certificate::verifier::check_authority;
 use crate::certificate::{
-    CertificateRequest, Class, PeerRefusal, RootCertificate, RootError, Serial, SpiffeId, Subject,
+    CertificateRequest, Class, PeerRefusal, RootCertificate, RootError, Serial, SpiffeId, Subject, VerifiedPeer,
 };
 use crate::key::{EcdsaKey, EcdsaPublic, KeyError, Pkcs8, StatementPublic};
 use crate::limits::{
-    BACKDATE_MS, CONTROL_LIFE_MS, ISSUING_LIFE_MS, LAST_SECOND, NODE_LIFE_MAX_MS, NODE_LIFE_MIN_MS, NODE_LIFE_MS,
-    RECEIPT_LIFE_MS, ROOT_LIFE_MS, SERVER_NAMES_MAX,
+    BACKDATE_MS, CERTIFICATE_MAX, CHAIN_MAX, CONTROL_LIFE_MS, ISSUING_LIFE_MS, LAST_SECOND, NODE_LIFE_MAX_MS,
+    NODE_LIFE_MIN_MS, NODE_LIFE_MS, RECEIPT_LIFE_MS, ROOT_LIFE_MS, SERVER_NAMES_MAX,
 };
 
 /// A certificate is not issued.
@@ -35,6 +37,9 @@ pub enum IssueError {
     /// The authority's own certificate has ended or not begun.
     #[error("the authority's own certificate is not valid now")]
     AuthorityNotValid,
+    /// The certificate to be renewed has ended or is another deployment's.
+    #[error("the certificate to be renewed is not valid here and now")]
+    PeerNotValid,
     /// The private key does not belong to the certificate.
     #[error("the private key does not belong to the certificate")]
     OtherKey,
@@ -127,6 +132,27 @@ impl Issued {
     }
 }
 
+/// A chain as the API carries it: DER, base64.
+#[must_use]
+pub fn chain_to_wire(chain: &[CertificateDer<'_>]) -> Vec<String> {
+    chain.iter().map(|der| STANDARD.encode(der)).collect()
+}
+
+/// A chain from the API; its certificates are judged by whoever uses them.
+pub fn chain_from_wire(chain: &[String]) -> Result<Vec<CertificateDer<'static>>, PeerRefusal> {
+    if chain.len() > CHAIN_MAX {
+        return Err(PeerRefusal::TooMany);
+    }
+    let read = |text: &String| {
+        // Four characters for three bytes: what is far too long is not decoded.
+        if text.len() > CERTIFICATE_MAX.saturating_mul(2) {
+            return Err(PeerRefusal::TooLarge);
+        }
+        STANDARD.decode(text).map(CertificateDer::from).map_err(|_| PeerRefusal::Malformed)
+    };
+    chain.iter().map(read).collect()
+}
+
 /// Two thirds of the way between two times.
 #[must_use]
 pub fn renew_at(not_before: UnixTime, not_after: UnixTime) -> UnixTime {
@@ -143,11 +169,7 @@ pub struct RootAuthority {
 
 impl RootAuthority {
     /// Makes the root of a new deployment.
-    pub fn create(
-        deployment: DeploymentId,
-        now: UnixTime,
-        random: &mut dyn keys::Random,
-    ) -> Result<Self, IssueError> {
+    pub fn create(deployment: DeploymentId, now: UnixTime, random: &mut dyn keys::Random) -> Result<Self, IssueError> {
         let key = EcdsaKey::generate()?;
         let life = Life::new(now, ROOT_LIFE_MS, UnixTime::from_millis(u64::MAX))?;
         let mut params = params(ROOT_UNIT, &format!("root of {deployment}"), Serial::draw(random), life)?;
@@ -265,6 +287,21 @@ impl IssuingAuthority {
         random: &mut dyn keys::Random,
     ) -> Result<Issued, IssueError> {
         self.issue(Subject::Node(node), request.public(), &[], life.0, now, random)
+    }
+    /// Renews a node's certificate over its own channel. Whose it is comes from the certificate that the node showed, and
+    /// from nowhere else; the key may be a new one.
+    pub fn renew_node(
+        &self,
+        peer: &VerifiedPeer,
+        request: &CertificateRequest,
+        life: NodeLife,
+        now: UnixTime,
+        random: &mut dyn keys::Random,
+    ) -> Result<Issued, IssueError> {
+        if peer.id.deployment != self.deployment || now > peer.not_after {
+            return Err(IssueError::PeerNotValid);
+        }
+        self.issue(peer.id.subject, request.public(), &[], life.0, now, random)
     }
     /// Issues the certificate of a control-plane process, for the names under which it is reached.
     pub fn issue_control(

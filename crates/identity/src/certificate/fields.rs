@@ -139,6 +139,29 @@ pub(super) fn is_ecdsa_sha256(algorithm: &AlgorithmIdentifier<'_>) -> bool {
     algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA256 && algorithm.parameters.is_none()
 }
 
+/// Whether `der` is exactly the one DER text of signed bytes and their ECDSA signature.
+///
+/// The signature covers the inner bytes only; this closes what lies around them to other spellings of lengths,
+/// algorithm and unused bits, which the parser would let pass.
+pub(super) fn is_signed_ecdsa(der: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+    const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    let bits = [&[0], signature].concat();
+    let whole = || Some([signed, &ECDSA_WITH_SHA256, &element(0x03, &bits)?].concat());
+    whole().and_then(|content| element(0x30, &content)).is_some_and(|expected| expected == der)
+}
+
+/// Tag, shortest length, content; up to 65,535 bytes, far beyond our limits.
+fn element(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(content.len()).ok()?;
+    let [high, low] = length.to_be_bytes();
+    let header = match length {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        0x100.. => vec![tag, 0x82, high, low],
+    };
+    Some([header.as_slice(), content].concat())
+}
+
 /// A P-256 key as an uncompressed point.
 pub(super) fn p256(info: &SubjectPublicKeyInfo<'_>) -> Option<EcdsaPublic> {
     let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?;

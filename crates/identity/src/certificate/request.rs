@@ -47,6 +47,9 @@ impl CertificateRequest {
             return Err(RequestError::Algorithm);
         }
         let info = &request.certification_request_info;
+        if !fields::is_signed_ecdsa(der, info.raw, &request.signature_value.data) {
+            return Err(RequestError::Malformed);
+        }
         let public = fields::p256(&info.subject_pki).ok_or(RequestError::Algorithm)?;
         public.verify(info.raw, &request.signature_value.data).map_err(|_| RequestError::BadSignature)?;
         Ok(Self { public })

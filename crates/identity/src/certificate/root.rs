@@ -4,8 +4,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use vocabulary::{DeploymentId, Sha256Digest, UnixTime};
 
-use crate::certificate::fields;
 use crate::certificate::SpiffeId;
+use crate::certificate::fields;
 use crate::key::{EcdsaPublic, KeyError};
 use crate::limits::CERTIFICATE_MAX;
 
@@ -76,14 +76,13 @@ impl RootCertificate {
             return Err(RootError::Form("list of extensions"));
         }
         let public = fields::p256(certificate.public_key()).ok_or(RootError::Form("key"))?;
-        let algorithms = fields::is_ecdsa_sha256(&certificate.signature_algorithm)
-            && fields::is_ecdsa_sha256(&certificate.tbs_certificate.signature);
-        if !algorithms {
-            return Err(RootError::Form("signature algorithm"));
+        let (signed, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+        let shaped = fields::is_ecdsa_sha256(&certificate.tbs_certificate.signature)
+            && fields::is_signed_ecdsa(der, signed, signature);
+        if !shaped {
+            return Err(RootError::Form("signature"));
         }
-        public
-            .verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data)
-            .map_err(|_| RootError::BadSignature)?;
+        public.verify(signed, signature).map_err(|_| RootError::BadSignature)?;
         Ok(Self {
             der: CertificateDer::from(der.to_vec()),
             deployment: domain,

@@ -252,7 +252,10 @@ impl ExtendedKeyUsageValidator for UsageJudgedLater {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, growing list; whatever it adds is a refusal with its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign, growing list; whatever it adds is a refusal with its text"
+)]
 fn path_refusal(error: &webpki::Error) -> PeerRefusal {
     use webpki::Error;
     match error {
@@ -283,16 +286,16 @@ pub(super) fn check_authority(root: &RootCertificate, der: &[u8]) -> Result<Auth
         return Err(PeerRefusal::TooLarge);
     }
     let certificate = fields::parse(der).ok_or(PeerRefusal::Malformed)?;
-    let algorithms = fields::is_ecdsa_sha256(&certificate.signature_algorithm)
-        && fields::is_ecdsa_sha256(&certificate.tbs_certificate.signature);
     if certificate.issuer().as_raw() != root_subject(root)?.as_slice() {
         return Err(PeerRefusal::ForeignAuthority);
     }
-    if !algorithms {
-        return Err(PeerRefusal::BadSignature);
+    let (signed, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+    if !fields::is_ecdsa_sha256(&certificate.tbs_certificate.signature)
+        || !fields::is_signed_ecdsa(der, signed, signature)
+    {
+        return Err(PeerRefusal::Malformed);
     }
-    root.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data)
-        .map_err(|_| PeerRefusal::BadSignature)?;
+    root.verify(signed, signature).map_err(|_| PeerRefusal::BadSignature)?;
     read_authority(root, &CertificateDer::from(der))
 }
 

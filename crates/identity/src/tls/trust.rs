@@ -151,7 +151,10 @@ fn refused(refusal: PeerRefusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "of rustls' many errors, only the one that carries our refusal matters")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of rustls' many errors, only the one that carries our refusal matters"
+)]
 pub(super) fn refusal_of(error: &Error) -> Option<&PeerRefusal> {
     match error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
