@@ -1,0 +1,40 @@
+//! Control-plane state: resources, credentials, wrapped keys, heads of volumes, the log's entries; and blobs.
+//!
+//! A change is a value, a [`Transaction`]: ordered mutations together with the audit entries that record them, and
+//! optionally an idempotency key. [`Store::commit`] applies it whole or not at all and answers only when it is on disk.
+//! One writer task groups what waits into one commit; a transaction that conflicts aborts no other.
+//! The change sequence and the audit index are taken last, so both are contiguous in the order of commits.
+//!
+//! **Invariant:** no plain key enters here: [`keys`]' wrapped form is the only one that a mutation takes.
+//! **Invariant:** every statement names the tenant as `$1`, but for those in [`sql`] that give a reason.
+//! **Invariant:** time is passed in; what compares times never goes behind the latest time that was committed.
+//! **Invariant:** only `engine.rs` and `open.rs` know which database it is.
+#![forbid(unsafe_code)]
+
+mod apply;
+pub mod blobs;
+mod convert;
+mod engine;
+pub mod error;
+pub mod kind;
+pub mod limits;
+mod open;
+pub mod read;
+pub mod record;
+pub mod sql;
+pub mod store;
+pub mod transaction;
+pub mod watch;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use blobs::{BlobError, BlobPath, Blobs};
+pub use error::{CommitError, Conflict, OpenError, ReadError};
+pub use kind::{Id16, Kind};
+pub use read::{Page, Paged};
+pub use record::*;
+pub use store::{Store, StoreConfig};
+pub use transaction::{Committed, Expect, IdempotencyKey, Mutation, Transaction};
+pub use watch::{Change, WatchError};
