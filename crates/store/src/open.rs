@@ -98,10 +98,15 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 fn private(path: &Path) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|source| match source.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { path: path.to_owned() },
-        ErrorKind::StorageFull => OpenError::Full { path: path.to_owned() },
-        _ => OpenError::Io { path: path.to_owned(), source },
+    options.open(path).map_err(|source| {
+        let (kind, path) = (source.kind(), path.to_owned());
+        if matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
+            OpenError::ReadOnly { path }
+        } else if kind == ErrorKind::StorageFull {
+            OpenError::Full { path }
+        } else {
+            OpenError::Io { path, source }
+        }
     })
 }
 

@@ -130,11 +130,9 @@ impl Following {
         };
         let found = self.store.all(sql::CHANGES, binds![since, WATCH_BATCH], read).await?;
         // Places are contiguous: the next one is missing only where it was forgotten.
-        if let Some(first) = found.first() {
-            if first.seq != self.since.saturating_add(1) {
-                let floor = self.number(sql::COUNTER_READ, binds!["change_floor"]).await?;
-                return Err(WatchError::Forgotten { floor });
-            }
+        if found.first().is_some_and(|first| first.seq != self.since.saturating_add(1)) {
+            let floor = self.number(sql::COUNTER_READ, binds!["change_floor"]).await?;
+            return Err(WatchError::Forgotten { floor });
         }
         self.waiting.extend(found);
         Ok(())

@@ -235,7 +235,6 @@ impl Writer {
     }
 
     /// Gives changes and entries their places: last, for the whole group, contiguous.
-    #[expect(clippy::type_complexity, reason = "an outcome for each request, and the last change if there was one")]
     async fn number(
         &mut self,
         requests: &[Request],
