@@ -162,8 +162,12 @@ pub(crate) fn trouble(error: &sqlx::Error) -> Trouble {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder {
     #[cfg(test)]
-    pub(crate) seen: std::sync::Arc<std::sync::Mutex<Vec<(Statement, Vec<Bind>)>>>,
+    pub(crate) seen: std::sync::Arc<std::sync::Mutex<Vec<Ran>>>,
 }
+
+/// A statement that ran, with its values.
+#[cfg(test)]
+pub(crate) type Ran = (Statement, Vec<Bind>);
 
 impl Recorder {
     #[cfg(test)]

@@ -53,11 +53,20 @@ pub(crate) async fn open(config: StoreConfig) -> Result<Store, OpenError> {
     let (close, closed) = watch::channel(false);
     let (latest_sender, latest) = watch::channel(state.latest);
     let (high_water_sender, high_water) = watch::channel(state.high_water);
-    let writer = Writer { writing, requests: taken, close: closed, latest: latest_sender, high_water: high_water_sender };
+    let readers = pool.clone();
+    let writer = Writer {
+        writing,
+        readers,
+        requests: taken,
+        close: closed,
+        latest: latest_sender,
+        high_water: high_water_sender,
+    };
     let mut tasks = JoinSet::new();
     tasks.spawn(writer.run());
     let reading = Reading { pool, recorder };
-    Ok(Store { inner: Arc::new(Inner { requests, reading, latest, high_water, close, tasks: Mutex::new(tasks), _lock: lock }) })
+    let (tasks, lock) = (Mutex::new(tasks), Mutex::new(Some(lock)));
+    Ok(Store { inner: Arc::new(Inner { requests, reading, latest, high_water, close, tasks, lock }) })
 }
 
 /// What the counters say at the start.
@@ -83,9 +92,7 @@ async fn prepare(writing: &mut Writing, config: &StoreConfig) -> Result<State, O
 
 /// One process owns the file, for as long as it holds this lock; the kernel gives it back when the process dies.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    let name = beside(path, ".lock");
     let file = private(&name)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -118,18 +125,39 @@ fn header(path: &Path) -> Result<(), OpenError> {
     if length == 0 {
         return Ok(());
     }
-    let mut first = [0; 16];
-    match file.read_exact(&mut first) {
-        Ok(()) if &first != MAGIC => return Err(OpenError::NotADatabase { path: path.to_owned() }),
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
-        Err(source) => return Err(failed(source)),
+    let mut first = Vec::new();
+    file.by_ref().take(HEADER).read_to_end(&mut first).map_err(failed)?;
+    let damaged = |detail| Err(OpenError::Corrupt { path: path.to_owned(), detail });
+    if !first.starts_with(MAGIC) && !MAGIC.starts_with(&first) {
+        return Err(OpenError::NotADatabase { path: path.to_owned() });
     }
-    if length < HEADER {
-        let detail = format!("only {length} bytes are left of it");
-        return Err(OpenError::Corrupt { path: path.to_owned(), detail });
+    let Some(expected) = expected_length(&first) else {
+        return damaged(format!("only {length} bytes are left of it"));
+    };
+    // While a log lies beside it the file may be short; the engine reads the rest from there.
+    let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
+    if log == 0 && length < expected {
+        return damaged(format!("{length} bytes are left of {expected}"));
     }
     Ok(())
+}
+
+/// The length that a database's header promises: page size times pages.
+fn expected_length(header: &[u8]) -> Option<u64> {
+    let page = u64::from(u16::from_be_bytes(header.get(16..18)?.try_into().ok()?));
+    let pages = u64::from(u32::from_be_bytes(header.get(28..32)?.try_into().ok()?));
+    if header.len() as u64 != HEADER {
+        return None;
+    }
+    // A page of 65536 bytes is written as 1.
+    page.checked_mul(if page == 1 { 65_536 } else { 1 })?.checked_mul(pages)
+}
+
+/// The name of a file beside the database's.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn options(config: &StoreConfig) -> SqliteConnectOptions {

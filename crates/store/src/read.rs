@@ -16,31 +16,33 @@ use crate::limits::PAGE_MAX;
 use crate::sql::Statement;
 use crate::store::Store;
 
-/// Which part of a list: what comes after an id, at most so many.
+/// Which part of a list: what comes after a place, at most so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page<C = [u8; 16]> {
-    after: C,
+    after: Option<C>,
     limit: u32,
 }
 
-impl<C: Default> Page<C> {
+impl<C: Copy> Page<C> {
     /// From the beginning. The limit is held between 1 and [`PAGE_MAX`]; what is left over shows as `truncated`.
     #[must_use]
     pub fn first(limit: u32) -> Self {
-        Self::after(C::default(), limit)
+        Self { after: None, limit: limit.clamp(1, PAGE_MAX) }
     }
-}
-
-impl<C> Page<C> {
     /// What comes after this one.
     #[must_use]
     pub fn after(after: C, limit: u32) -> Self {
-        Self { after, limit: limit.clamp(1, PAGE_MAX) }
+        Self { after: Some(after), limit: limit.clamp(1, PAGE_MAX) }
     }
     /// One row more than asked for, to know whether there are more.
     const fn fetch(&self) -> u32 {
         self.limit.saturating_add(1)
     }
+}
+
+/// An id to begin after: no bytes at all come before every id.
+fn begin(after: Option<&[u8; 16]>) -> Bind {
+    Bind::from(after.map_or(&[][..], |id| &id[..]))
 }
 
 impl Default for Page {

@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) high_water: watch::Receiver<UnixTime>,
     pub(crate) close: watch::Sender<bool>,
     pub(crate) tasks: Mutex<JoinSet<()>>,
-    /// Held until the store is gone: one process owns the file.
-    pub(crate) _lock: std::fs::File,
+    /// Held until the store is closed or gone: one process owns the file.
+    pub(crate) lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Store {
@@ -64,6 +64,7 @@ impl Store {
     ///
     /// Dropping the future does not undo it: what was handed to the writer is decided there.
     pub async fn commit(&self, transaction: Transaction, now: UnixTime) -> Result<Committed, CommitError> {
+        crate::writer::validate(&transaction)?;
         let (answer, answered) = oneshot::channel();
         let request = Request { transaction, now, answer };
         self.inner.requests.send(request).await.map_err(|_| CommitError::Closed)?;
@@ -94,6 +95,6 @@ impl Store {
         self.inner.close.send_replace(true);
         let mut tasks = self.inner.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
-        self.inner.reading.pool.close().await;
+        self.inner.lock.lock().await.take();
     }
 }

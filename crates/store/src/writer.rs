@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vocabulary::UnixTime;
 
 use crate::apply::{self, Applied, Clock, Stop, int};
-use crate::engine::{Trouble, Writing, binds, trouble};
+use crate::engine::{Row, Trouble, Writing, binds, trouble};
 use crate::error::CommitError;
 use crate::limits::{ANSWER_MAX, BODY_MAX, ENTRIES_MAX, GROUP_MAX, IDEMPOTENCY_KEY_MAX, MUTATIONS_MAX};
 use crate::sql;
@@ -28,6 +28,7 @@ pub(crate) struct Request {
 /// The writer's own state.
 pub(crate) struct Writer {
     pub(crate) writing: Writing,
+    pub(crate) readers: sqlx::SqlitePool,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) close: watch::Receiver<bool>,
     pub(crate) latest: watch::Sender<u64>,
@@ -95,24 +96,15 @@ impl Writer {
             }
             waiting = self.group(waiting).await;
         }
+        // The last connection that closes empties the write-ahead log into the database: it must be one that may write.
+        self.readers.close().await;
         if let Err(error) = sqlx::Connection::close(self.writing.connection).await {
             tracing::warn!(%error, "the database was not closed cleanly; it recovers at the next start");
         }
     }
 
     /// Commits a group and answers; gives back what waits for the next one.
-    async fn group(&mut self, group: Vec<Request>) -> Vec<Request> {
-        let (valid, invalid): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|request| (validate(&request.transaction), request)).partition(|(checked, _)| checked.is_ok());
-        for (checked, request) in invalid {
-            if let Err(error) = checked {
-                reply(request.answer, Err(error));
-            }
-        }
-        let requests: Vec<Request> = valid.into_iter().map(|(_, request)| request).collect();
-        if requests.is_empty() {
-            return Vec::new();
-        }
+    async fn group(&mut self, requests: Vec<Request>) -> Vec<Request> {
         match self.commit(&requests).await {
             Ok(outcomes) => {
                 let mut deferred = Vec::new();
@@ -222,16 +214,7 @@ impl Writer {
     async fn known(&mut self, key: &IdempotencyKey) -> Result<Option<Fate>, GroupError> {
         let binds = binds![key.tenant.as_bytes(), key.principal.as_bytes(), key.key.as_str()];
         let Some(row) = self.writing.row(sql::IDEMPOTENCY_READ, binds).await? else { return Ok(None) };
-        let malformed = || GroupError::Refused(CommitError::Malformed(sql::IDEMPOTENCY_READ.name));
-        if row.array::<32>(0).map_err(|_| malformed())? != key.request_hash {
-            return Ok(Some(Fate::Refused(CommitError::KeyReused)));
-        }
-        let numbers = row.text(2).map_err(|_| malformed())?;
-        if numbers.is_empty() {
-            return Ok(Some(Fate::Deferred));
-        }
-        let answer = row.bytes(1).map_err(|_| malformed())?;
-        Ok(Some(Fate::Replayed(replay(&numbers, answer).ok_or_else(malformed)?)))
+        Ok(Some(kept(&row, key).unwrap_or(Fate::Refused(CommitError::Malformed(sql::IDEMPOTENCY_READ.name)))))
     }
 
     /// Gives changes and entries their places: last, for the whole group, contiguous.
@@ -330,6 +313,19 @@ impl Writer {
     }
 }
 
+/// What a stored row says about a request with its key; `None` when it cannot be understood.
+fn kept(row: &Row, key: &IdempotencyKey) -> Option<Fate> {
+    if row.array::<32>(0).ok()? != key.request_hash {
+        return Some(Fate::Refused(CommitError::KeyReused));
+    }
+    let numbers = row.text(2).ok()?;
+    // Its numbers come with the end of this very group.
+    if numbers.is_empty() {
+        return Some(Fate::Deferred);
+    }
+    replay(&numbers, row.bytes(1).ok()?).map(Fate::Replayed)
+}
+
 /// Waits until the store is told to close, or is gone.
 async fn told(close: &mut watch::Receiver<bool>) {
     // A sender that is gone says the same.
@@ -379,7 +375,7 @@ fn copy(error: &CommitError) -> CommitError {
 }
 
 /// What needs no database to be refused.
-fn validate(transaction: &Transaction) -> Result<(), CommitError> {
+pub(crate) fn validate(transaction: &Transaction) -> Result<(), CommitError> {
     limit("mutations of a transaction", transaction.mutations.len(), MUTATIONS_MAX)?;
     limit("entries of a transaction", transaction.entries.len(), ENTRIES_MAX)?;
     for entry in &transaction.entries {

@@ -2,7 +2,7 @@
 
 use vocabulary::{KeyId, PersonId, PrincipalId, StepUpId, TenantId, TokenId};
 
-use super::{Page, Paged};
+use super::{Page, Paged, begin};
 use crate::apply::factor_columns;
 use crate::engine::{Malformed, Row, binds};
 use crate::error::ReadError;
@@ -80,7 +80,7 @@ impl Store {
     }
     /// A principal's tokens.
     pub async fn tokens(&self, tenant: TenantId, principal: PrincipalId, page: Page) -> Result<Paged<TokenUse>, ReadError> {
-        let binds = binds![tenant.as_bytes(), principal.as_bytes(), &page.after, page.fetch()];
+        let binds = binds![tenant.as_bytes(), principal.as_bytes(), begin(page.after.as_ref()), page.fetch()];
         Ok(Paged::cut(self.all(sql::TOKEN_LIST, binds, token).await?, &page))
     }
     /// A step-up.

@@ -4,9 +4,9 @@ use keys::{KeyRecord, KeyState, Owner, Purpose, WrappedKey};
 use vocabulary::volume::RootHead;
 use vocabulary::{EntryId, KeyId, LeaseId, TenantId, VolumeId};
 
-use super::{Page, Paged};
+use super::{Page, Paged, begin};
 use crate::apply::read_head;
-use crate::engine::{Malformed, Row, binds};
+use crate::engine::{Bind, Malformed, Row, binds};
 use crate::error::ReadError;
 use crate::record::{StoredKey, StoredWriter, WriterRow};
 use crate::sql;
@@ -36,6 +36,11 @@ fn key(row: &Row) -> Result<StoredKey, Malformed> {
     })
 }
 
+/// Where a page of key versions begins.
+fn cursor(page: &Page<KeyCursor>) -> (Bind, u32) {
+    (begin(page.after.as_ref().map(|(id, _)| id)), page.after.map_or(0, |(_, version)| version))
+}
+
 impl Store {
     /// A version of a key.
     pub async fn key(&self, tenant: TenantId, id: KeyId, version: u32) -> Result<Option<StoredKey>, ReadError> {
@@ -43,7 +48,7 @@ impl Store {
     }
     /// All versions of a key after one, oldest first; versions count from 1.
     pub async fn key_versions(&self, tenant: TenantId, id: KeyId, page: Page<u32>) -> Result<Paged<StoredKey>, ReadError> {
-        let binds = binds![tenant.as_bytes(), id.as_bytes(), page.after, page.fetch()];
+        let binds = binds![tenant.as_bytes(), id.as_bytes(), page.after.unwrap_or(0), page.fetch()];
         Ok(Paged::cut(self.all(sql::KEY_VERSIONS, binds, key).await?, &page))
     }
     /// The key versions of an owner for one purpose.
@@ -54,9 +59,9 @@ impl Store {
         purpose: Purpose,
         page: Page<KeyCursor>,
     ) -> Result<Paged<StoredKey>, ReadError> {
-        let (id, version) = page.after;
+        let (id, version) = cursor(&page);
         let binds =
-            binds![tenant.as_bytes(), owner.kind.as_str(), &owner.id, purpose.as_str(), &id, version, page.fetch()];
+            binds![tenant.as_bytes(), owner.kind.as_str(), &owner.id, purpose.as_str(), id, version, page.fetch()];
         Ok(Paged::cut(self.all(sql::KEYS_OF_OWNER, binds, key).await?, &page))
     }
     /// The key versions that lie under a version of a key: what a rewrap must touch. For the root epoch the id is zeroes.
@@ -67,14 +72,14 @@ impl Store {
         kek_version: u32,
         page: Page<KeyCursor>,
     ) -> Result<Paged<StoredKey>, ReadError> {
-        let (id, version) = page.after;
-        let binds = binds![tenant.as_bytes(), kek.as_bytes(), kek_version, &id, version, page.fetch()];
+        let (id, version) = cursor(&page);
+        let binds = binds![tenant.as_bytes(), kek.as_bytes(), kek_version, id, version, page.fetch()];
         Ok(Paged::cut(self.all(sql::KEYS_UNDER, binds, key).await?, &page))
     }
     /// All key versions of a tenant.
     pub async fn keys(&self, tenant: TenantId, page: Page<KeyCursor>) -> Result<Paged<StoredKey>, ReadError> {
-        let (id, version) = page.after;
-        let binds = binds![tenant.as_bytes(), &id, version, page.fetch()];
+        let (id, version) = cursor(&page);
+        let binds = binds![tenant.as_bytes(), id, version, page.fetch()];
         Ok(Paged::cut(self.all(sql::KEY_LIST, binds, key).await?, &page))
     }
 
@@ -94,7 +99,7 @@ impl Store {
         volume: VolumeId,
         page: Page<u64>,
     ) -> Result<Paged<StoredWriter>, ReadError> {
-        let after = i64::try_from(page.after).unwrap_or(i64::MAX);
+        let after = i64::try_from(page.after.unwrap_or(0)).unwrap_or(i64::MAX);
         let binds = binds![tenant.as_bytes(), volume.as_bytes(), after, page.fetch()];
         let read = |row: &Row| {
             Ok(StoredWriter {

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use vocabulary::{Name, PrincipalId, ProjectId, TenantId, UnixTime};
 
-use super::{Page, Paged};
+use super::{Page, Paged, begin};
 use crate::convert::NO_PROJECT;
 use crate::engine::{Bind, Malformed, Row, binds};
 use crate::error::{CommitError, ReadError};
@@ -113,7 +113,7 @@ impl Store {
         page: Page,
         filter: Option<Bind>,
     ) -> Result<Paged<Resource>, ReadError> {
-        let mut binds = binds![tenant.as_bytes(), kind.as_str(), &page.after, page.fetch()];
+        let mut binds = binds![tenant.as_bytes(), kind.as_str(), begin(page.after.as_ref()), page.fetch()];
         binds.extend(filter);
         Ok(Paged::cut(self.all(statement, binds, resource).await?, &page))
     }
@@ -126,17 +126,17 @@ impl Store {
     }
     /// All of a kind, of all tenants: for the planner.
     pub async fn list_anywhere(&self, kind: Kind, page: Page) -> Result<Paged<Resource>, ReadError> {
-        let binds = binds![kind.as_str(), &page.after, page.fetch()];
+        let binds = binds![kind.as_str(), begin(page.after.as_ref()), page.fetch()];
         Ok(Paged::cut(self.all(sql::RESOURCE_KIND_ANYWHERE, binds, resource).await?, &page))
     }
     /// Those that point at something, of all tenants: a node's attempts, a person's principals.
     pub async fn list_link_anywhere(&self, kind: Kind, link: impl Id16, page: Page) -> Result<Paged<Resource>, ReadError> {
-        let binds = binds![kind.as_str(), &page.after, page.fetch(), &link.id16()];
+        let binds = binds![kind.as_str(), begin(page.after.as_ref()), page.fetch(), &link.id16()];
         Ok(Paged::cut(self.all(sql::RESOURCE_LINK_ANYWHERE, binds, resource).await?, &page))
     }
     /// Those in a state, of all tenants: for the planner.
     pub async fn list_state_anywhere(&self, kind: Kind, state: &str, page: Page) -> Result<Paged<Resource>, ReadError> {
-        let binds = binds![kind.as_str(), &page.after, page.fetch(), state];
+        let binds = binds![kind.as_str(), begin(page.after.as_ref()), page.fetch(), state];
         Ok(Paged::cut(self.all(sql::RESOURCE_STATE_ANYWHERE, binds, resource).await?, &page))
     }
     /// Those in a state whose end is not after `now`, of all tenants, the longest over first.
