@@ -1,19 +1,67 @@
 //! Every action that exists, as a type. This is the one list; the schema must agree with it, and a test says so.
 
+use EntityKind::{Image, Job, Key, Node, Operator, Platform, ServiceAccount, Tenant, User, Volume};
+
 mod sealed {
     pub trait Sealed {}
 }
 
+/// What acts, or is acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntityKind {
+    /// The deployment.
+    Platform,
+    /// A tenant.
+    Tenant,
+    /// A person's principal in one tenant.
+    User,
+    /// A program of one tenant.
+    ServiceAccount,
+    /// Platform staff, or a provider's.
+    Operator,
+    /// A node.
+    Node,
+    /// A job.
+    Job,
+    /// A volume.
+    Volume,
+    /// An image.
+    Image,
+    /// A key.
+    Key,
+}
+
+impl EntityKind {
+    /// Its name in the schema.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Platform => "Platform",
+            Tenant => "Tenant",
+            User => "User",
+            ServiceAccount => "ServiceAccount",
+            Operator => "Operator",
+            Node => "Node",
+            Job => "Job",
+            Volume => "Volume",
+            Image => "Image",
+            Key => "Key",
+        }
+    }
+}
+
 /// An action. The types below are the only ones.
 pub trait Action: sealed::Sealed + Send + Sync + 'static {
+    /// All of it as data.
+    const INFO: ActionInfo;
     /// Its name in the schema.
-    const NAME: &'static str;
-    /// Whether it wants a fresh factor bound to the request.
-    const STEP_UP: bool;
+    const NAME: &'static str = Self::INFO.name;
+    /// Whether it wants a fresh factor bound to the request; for [`VolumeCreate`], whether it may (`step-up-trust`).
+    const STEP_UP: bool = Self::INFO.step_up;
     /// Whether it wants a second person.
-    const SECOND_PERSON: bool;
+    const SECOND_PERSON: bool = Self::INFO.second_person;
     /// What it does, in words for a summary: `delete the volume`.
-    const WORDS: &'static str;
+    const WORDS: &'static str = Self::INFO.words;
 }
 
 /// An action as data.
@@ -21,7 +69,11 @@ pub trait Action: sealed::Sealed + Send + Sync + 'static {
 pub struct ActionInfo {
     /// Its name in the schema.
     pub name: &'static str,
-    /// Whether it wants a fresh factor bound to the request.
+    /// Who may be permitted it at all.
+    pub principals: &'static [EntityKind],
+    /// What it is done to.
+    pub resources: &'static [EntityKind],
+    /// Whether it wants a fresh factor bound to the request; for `volumeCreate`, whether it may.
     pub step_up: bool,
     /// Whether it wants a second person.
     pub second_person: bool,
@@ -29,88 +81,111 @@ pub struct ActionInfo {
     pub words: &'static str,
 }
 
+impl ActionInfo {
+    /// The action of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALL_ACTIONS.iter().find(|info| info.name == name)
+    }
+}
+
+const USERS: &[EntityKind] = &[User];
+const MEMBERS: &[EntityKind] = &[User, ServiceAccount];
+const PEOPLE: &[EntityKind] = &[User, ServiceAccount, Operator];
+const OPERATORS: &[EntityKind] = &[Operator];
+const NODES: &[EntityKind] = &[Node];
+const JOBS: &[EntityKind] = &[Job];
+const ACCOUNTS: &[EntityKind] = &[ServiceAccount];
+const PLATFORM: &[EntityKind] = &[Platform];
+const TENANT: &[EntityKind] = &[Tenant];
+const VOLUME: &[EntityKind] = &[Volume];
+const IMAGE: &[EntityKind] = &[Image];
+const KEY: &[EntityKind] = &[Key];
+
 macro_rules! list {
-    ($($type:ident, $name:literal, $words:literal, $step_up:literal, $second:literal;)*) => {
+    ($($type:ident, $name:literal, $principals:ident, $resources:ident, $words:literal, $step_up:literal, $second:literal;)*) => {
         $(
             #[doc = concat!("The action `", $name, "`: ", $words, ".")]
             #[derive(Debug, Clone, Copy)]
             pub enum $type {}
             impl sealed::Sealed for $type {}
             impl Action for $type {
-                const NAME: &'static str = $name;
-                const STEP_UP: bool = $step_up;
-                const SECOND_PERSON: bool = $second;
-                const WORDS: &'static str = $words;
+                const INFO: ActionInfo = ActionInfo {
+                    name: $name,
+                    principals: $principals,
+                    resources: $resources,
+                    step_up: $step_up,
+                    second_person: $second,
+                    words: $words,
+                };
             }
         )*
         /// All actions.
-        pub const ALL_ACTIONS: &[ActionInfo] = &[
-            $(ActionInfo { name: $name, step_up: $step_up, second_person: $second, words: $words },)*
-        ];
+        pub const ALL_ACTIONS: &[ActionInfo] = &[$($type::INFO,)*];
     };
 }
 
 list! {
-    WhoamiView, "whoamiView", "show who I am", false, false;
-    Logout, "logout", "log out", false, false;
-    TokenCreate, "tokenCreate", "make a token for myself", false, false;
-    TokenList, "tokenList", "list my tokens", false, false;
-    TokenRevoke, "tokenRevoke", "revoke a token of mine", false, false;
-    StepUpConfirm, "stepUpConfirm", "confirm a request of mine", false, false;
-    StatusView, "statusView", "show the deployment's state", false, false;
-    WatchFollow, "watchFollow", "follow changes", false, false;
-    TenantCreate, "tenantCreate", "make a tenant", false, false;
-    TenantList, "tenantList", "list tenants", false, false;
-    TenantSuspend, "tenantSuspend", "suspend the tenant", true, true;
-    TenantResume, "tenantResume", "end the tenant's suspension", true, false;
-    NodeInvite, "nodeInvite", "make a join token for a node", false, false;
-    NodeList, "nodeList", "list nodes", false, false;
-    PlatformAuditView, "platformAuditView", "read the platform's own audit entries", false, false;
-    NodeView, "nodeView", "show the node", false, false;
-    NodeDrain, "nodeDrain", "drain the node", false, false;
-    NodeResume, "nodeResume", "end the node's drain", false, false;
-    NodeRevoke, "nodeRevoke", "revoke the node for good", true, false;
-    ProjectCreate, "projectCreate", "make a project", false, false;
-    ProjectList, "projectList", "list projects", false, false;
-    PrincipalList, "principalList", "list users and service accounts", false, false;
-    UserCreate, "userCreate", "invite a user", true, false;
-    ServiceAccountCreate, "serviceAccountCreate", "make a service account", false, false;
-    PrincipalUpdate, "principalUpdate", "change roles and clearance of the principal", true, false;
-    PrincipalDelete, "principalDelete", "remove the principal", true, false;
-    ServiceTokenCreate, "serviceTokenCreate", "make a token for the service account", false, false;
-    OtherTokenRevoke, "otherTokenRevoke", "revoke a token of somebody else", false, false;
-    ImageList, "imageList", "list images", false, false;
-    ImageImport, "imageImport", "import an image", false, false;
-    ImageUse, "imageUse", "run the image", false, false;
-    VolumeList, "volumeList", "list volumes", false, false;
-    VolumeCreate, "volumeCreate", "make a volume", false, false;
-    VolumeView, "volumeView", "show the volume", false, false;
-    VolumeRead, "volumeRead", "open the volume", false, false;
-    VolumeVerify, "volumeVerify", "verify the volume", false, false;
-    VolumeWrite, "volumeWrite", "write the volume", false, false;
-    VolumeRotate, "volumeRotate", "give the volume a new data key", false, false;
-    VolumeDelete, "volumeDelete", "delete the volume and destroy its keys", true, false;
-    LeaseList, "leaseList", "list leases", false, false;
-    LeaseEnd, "leaseEnd", "end a lease", false, false;
-    JobList, "jobList", "list jobs", false, false;
-    JobSubmit, "jobSubmit", "run a job", false, false;
-    JobView, "jobView", "show the job", false, false;
-    JobLogs, "jobLogs", "read the job's log", false, false;
-    JobStop, "jobStop", "stop the job", false, false;
-    JobReceipt, "jobReceipt", "fetch the job's receipt", false, false;
-    KeyList, "keyList", "list keys", false, false;
-    KeyDestroy, "keyDestroy", "destroy the key for good", true, true;
-    TenantKeyRotate, "tenantKeyRotate", "rotate the tenant's key", true, false;
-    AuditView, "auditView", "read the audit log", false, false;
-    PolicyExplain, "policyExplain", "explain a decision", false, false;
-    NodePlanFollow, "nodePlanFollow", "follow the node's plan", false, false;
-    NodeReport, "nodeReport", "report the node's state", false, false;
-    NodeCertificateRenew, "nodeCertificateRenew", "renew the node's certificate", false, false;
-    NodeImageFetch, "nodeImageFetch", "fetch an image", false, false;
-    AttemptLease, "attemptLease", "act for the attempt: leases", false, false;
-    AttemptObjects, "attemptObjects", "act for the attempt: sealed objects", false, false;
-    AttemptCommit, "attemptCommit", "act for the attempt: commit a root", false, false;
-    AttemptLogs, "attemptLogs", "act for the attempt: logs", false, false;
-    AttemptStatement, "attemptStatement", "act for the attempt: its statement", false, false;
-    KeyRelease, "keyRelease", "hold the volume's key", false, false;
+    WhoamiView, "whoamiView", PEOPLE, PEOPLE, "show who I am", false, false;
+    Logout, "logout", PEOPLE, PEOPLE, "log out", false, false;
+    TokenCreate, "tokenCreate", PEOPLE, PEOPLE, "make a token for myself", false, false;
+    TokenList, "tokenList", PEOPLE, PEOPLE, "list my tokens", false, false;
+    TokenRevoke, "tokenRevoke", PEOPLE, PEOPLE, "revoke a token of mine", false, false;
+    StepUpConfirm, "stepUpConfirm", PEOPLE, PEOPLE, "confirm a request of mine", false, false;
+    StatusView, "statusView", PEOPLE, PLATFORM, "show the deployment's state", false, false;
+    WatchFollow, "watchFollow", PEOPLE, PLATFORM, "follow changes", false, false;
+    TenantCreate, "tenantCreate", OPERATORS, PLATFORM, "make a tenant", false, false;
+    TenantList, "tenantList", OPERATORS, PLATFORM, "list tenants", false, false;
+    TenantSuspend, "tenantSuspend", OPERATORS, TENANT, "suspend the tenant", true, true;
+    TenantResume, "tenantResume", OPERATORS, TENANT, "end the tenant's suspension", true, false;
+    NodeInvite, "nodeInvite", OPERATORS, PLATFORM, "make a join token for a node", false, false;
+    NodeList, "nodeList", OPERATORS, PLATFORM, "list nodes", false, false;
+    PlatformAuditView, "platformAuditView", OPERATORS, PLATFORM, "read the platform's own audit entries", false, false;
+    NodeView, "nodeView", OPERATORS, NODES, "show the node", false, false;
+    NodeDrain, "nodeDrain", OPERATORS, NODES, "drain the node", false, false;
+    NodeResume, "nodeResume", OPERATORS, NODES, "end the node's drain", false, false;
+    NodeRevoke, "nodeRevoke", OPERATORS, NODES, "revoke the node for good", true, false;
+    ProjectCreate, "projectCreate", MEMBERS, TENANT, "make a project", false, false;
+    ProjectList, "projectList", MEMBERS, TENANT, "list projects", false, false;
+    PrincipalList, "principalList", MEMBERS, TENANT, "list users and service accounts", false, false;
+    UserCreate, "userCreate", USERS, TENANT, "invite a user", true, false;
+    ServiceAccountCreate, "serviceAccountCreate", MEMBERS, TENANT, "make a service account", false, false;
+    PrincipalUpdate, "principalUpdate", USERS, MEMBERS, "change roles and clearance of the principal", true, false;
+    PrincipalDelete, "principalDelete", USERS, MEMBERS, "remove the principal", true, false;
+    ServiceTokenCreate, "serviceTokenCreate", USERS, ACCOUNTS, "make a token for the service account", false, false;
+    OtherTokenRevoke, "otherTokenRevoke", USERS, MEMBERS, "revoke a token of somebody else", false, false;
+    ImageList, "imageList", MEMBERS, TENANT, "list images", false, false;
+    ImageImport, "imageImport", MEMBERS, TENANT, "import an image", false, false;
+    ImageUse, "imageUse", MEMBERS, IMAGE, "run the image", false, false;
+    VolumeList, "volumeList", MEMBERS, TENANT, "list volumes", false, false;
+    VolumeCreate, "volumeCreate", MEMBERS, VOLUME, "make a volume", true, false;
+    VolumeView, "volumeView", MEMBERS, VOLUME, "show the volume", false, false;
+    VolumeRead, "volumeRead", MEMBERS, VOLUME, "open the volume", false, false;
+    VolumeVerify, "volumeVerify", MEMBERS, VOLUME, "verify the volume", false, false;
+    VolumeWrite, "volumeWrite", MEMBERS, VOLUME, "write the volume", false, false;
+    VolumeRotate, "volumeRotate", MEMBERS, VOLUME, "give the volume a new data key", false, false;
+    VolumeDelete, "volumeDelete", USERS, VOLUME, "delete the volume and destroy its keys", true, false;
+    LeaseList, "leaseList", MEMBERS, TENANT, "list leases", false, false;
+    LeaseEnd, "leaseEnd", MEMBERS, VOLUME, "end a lease", false, false;
+    JobList, "jobList", MEMBERS, TENANT, "list jobs", false, false;
+    JobSubmit, "jobSubmit", MEMBERS, JOBS, "run a job", false, false;
+    JobView, "jobView", MEMBERS, JOBS, "show the job", false, false;
+    JobLogs, "jobLogs", MEMBERS, JOBS, "read the job's log", false, false;
+    JobStop, "jobStop", MEMBERS, JOBS, "stop the job", false, false;
+    JobReceipt, "jobReceipt", MEMBERS, JOBS, "fetch the job's receipt", false, false;
+    KeyList, "keyList", MEMBERS, TENANT, "list keys", false, false;
+    KeyDestroy, "keyDestroy", USERS, KEY, "destroy the key for good", true, true;
+    TenantKeyRotate, "tenantKeyRotate", USERS, TENANT, "rotate the tenant's key", true, false;
+    AuditView, "auditView", MEMBERS, TENANT, "read the audit log", false, false;
+    PolicyExplain, "policyExplain", MEMBERS, TENANT, "explain a decision", false, false;
+    NodePlanFollow, "nodePlanFollow", NODES, NODES, "follow the node's plan", false, false;
+    NodeReport, "nodeReport", NODES, NODES, "report the node's state", false, false;
+    NodeCertificateRenew, "nodeCertificateRenew", NODES, NODES, "renew the node's certificate", false, false;
+    NodeImageFetch, "nodeImageFetch", NODES, NODES, "fetch an image", false, false;
+    AttemptLease, "attemptLease", NODES, JOBS, "act for the attempt: leases", false, false;
+    AttemptObjects, "attemptObjects", NODES, JOBS, "act for the attempt: sealed objects", false, false;
+    AttemptCommit, "attemptCommit", NODES, JOBS, "act for the attempt: commit a root", false, false;
+    AttemptLogs, "attemptLogs", NODES, JOBS, "act for the attempt: logs", false, false;
+    AttemptStatement, "attemptStatement", NODES, JOBS, "act for the attempt: its statement", false, false;
+    KeyRelease, "keyRelease", JOBS, VOLUME, "hold the volume's key", false, false;
 }

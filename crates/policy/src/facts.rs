@@ -1,11 +1,12 @@
-//! What a decision is made from: typed facts, built into Cedar entities without any text templating.
+//! What a decision is made from: typed facts. `slice.rs` builds them into Cedar's entities.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
 use vocabulary::{ImageId, JobId, Jurisdiction, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, Region, Sensitivity, TenantId, VolumeId};
 
-use crate::role::{Role, RoleBinding};
+use crate::action::EntityKind;
+use crate::role::RoleBinding;
 
 /// A tenant, as far as rules ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct SetFacts {
 }
 
 /// Who wants something.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// A person in one tenant.
     User {
@@ -55,7 +56,7 @@ pub enum Principal {
 }
 
 /// A node, as far as rules ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
     /// The node.
     pub id: NodeId,
@@ -70,7 +71,7 @@ pub struct NodeFacts {
 }
 
 /// A job, as far as rules ask.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFacts {
     /// The job.
     pub id: JobId,
@@ -80,6 +81,12 @@ pub struct JobFacts {
     pub project: ProjectId,
     /// How sensitive what it works on is.
     pub sensitivity: Sensitivity,
+    /// What its data is used for.
+    pub purpose: Purpose,
+    /// The region that it asks for.
+    pub region: Option<Region>,
+    /// Where it may run; empty means anywhere.
+    pub jurisdictions: BTreeSet<Jurisdiction>,
     /// The node on which its newest attempt is placed.
     pub node: Option<NodeFacts>,
 }
@@ -103,10 +110,14 @@ pub enum Resource {
         sensitivity: Sensitivity,
         /// What it may be used for.
         purpose: Purpose,
+        /// Where its sealed bytes lie.
+        region: Region,
         /// Where it may be opened; empty means anywhere.
         jurisdictions: BTreeSet<Jurisdiction>,
         /// The least trust of a node that may open it.
         min_trust: u8,
+        /// Users whom it names as readers: they may open it on their own machine although it asks for trust.
+        readers: BTreeSet<PrincipalId>,
     },
     /// A job.
     Job(JobFacts),
@@ -143,6 +154,8 @@ pub struct CallFacts {
     pub approvals: u32,
     /// Whether the deployment's profile is `production`.
     pub production: bool,
+    /// Where it comes from, if that is known.
+    pub source: Option<IpAddr>,
 }
 
 /// What is known of a release to a job.
@@ -152,6 +165,8 @@ pub struct ReleaseFacts {
     pub node: NodeFacts,
     /// Set by the enclave room alone; it does not exist yet, so this is `false`.
     pub attested: bool,
+    /// Whether that enclave is simulated; refused in production.
+    pub simulated: bool,
     /// Seconds since the evidence.
     pub evidence_age_s: Option<u64>,
     /// The job's purpose, from its stored spec.
@@ -184,222 +199,67 @@ impl FactsError {
     }
 }
 
-/// Entities, request parts: what the authorizer takes.
-pub(crate) struct Built {
-    pub(crate) principal: EntityUid,
-    pub(crate) resource: EntityUid,
-    pub(crate) context: Context,
-    pub(crate) entities: Entities,
-}
-
-pub(crate) fn uid(kind: &str, id: impl std::fmt::Display) -> Result<EntityUid, FactsError> {
-    let kind: EntityTypeName = format!("Swarm::{kind}").parse().map_err(FactsError::new)?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id.to_string())))
-}
-
-fn text(value: &str) -> RestrictedExpression {
-    RestrictedExpression::new_string(value.to_owned())
-}
-fn long(value: impl Into<i64>) -> RestrictedExpression {
-    RestrictedExpression::new_long(value.into())
-}
-fn entity(uid: EntityUid) -> RestrictedExpression {
-    RestrictedExpression::new_entity_uid(uid)
-}
-
-struct Slice(Vec<Entity>);
-
-impl Slice {
-    fn add(
-        &mut self,
-        uid: EntityUid,
-        attributes: Vec<(&str, RestrictedExpression)>,
-        parents: Vec<EntityUid>,
-    ) -> Result<EntityUid, FactsError> {
-        if self.0.iter().any(|known| known.uid() == uid) {
-            return Ok(uid);
-        }
-        let attributes: HashMap<String, RestrictedExpression> = attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let parents: HashSet<EntityUid> = parents.into_iter().collect();
-        self.0.push(Entity::new(uid.clone(), attributes, parents).map_err(FactsError::new)?);
-        Ok(uid)
-    }
-
-    fn tenant(&mut self, tenant: SetFacts) -> Result<EntityUid, FactsError> {
-        let reserved = tenant.tenant == vocabulary::SYSTEM_OWNER;
-        self.add(
-            uid("Tenant", tenant.tenant)?,
-            vec![
-                ("suspended", RestrictedExpression::new_bool(tenant.suspended)),
-                ("reserved", RestrictedExpression::new_bool(reserved)),
-            ],
-            vec![],
-        )
-    }
-
-    fn project(&mut self, project: ProjectId, tenant: &EntityUid) -> Result<EntityUid, FactsError> {
-        self.add(uid("Project", project)?, vec![("tenant", entity(tenant.clone()))], vec![tenant.clone()])
-    }
-
-    fn member(
-        &mut self,
-        kind: &str,
-        id: PrincipalId,
-        tenant: SetFacts,
-        roles: &[RoleBinding],
-        clearance: Sensitivity,
-    ) -> Result<EntityUid, FactsError> {
-        let tenant_uid = self.tenant(tenant)?;
-        let mut parents = vec![tenant_uid.clone()];
-        for binding in roles.iter().filter(|binding| binding.project.is_none()) {
-            let role = uid("Role", format!("{}/{}", tenant.tenant, binding.role.as_str()))?;
-            parents.push(self.add(role, vec![("tenant", entity(tenant_uid.clone()))], vec![])?);
-        }
-        let mut of = |wanted: Role| -> Result<RestrictedExpression, FactsError> {
-            let mut projects = Vec::new();
-            for binding in roles.iter().filter(|binding| binding.role == wanted) {
-                if let Some(project) = binding.project {
-                    projects.push(entity(self.project(project, &tenant_uid)?));
-                }
-            }
-            Ok(RestrictedExpression::new_set(projects))
-        };
-        let (admin, engineer, viewer) = (of(Role::Admin)?, of(Role::Engineer)?, of(Role::Viewer)?);
-        self.add(
-            uid(kind, id)?,
-            vec![
-                ("tenant", entity(tenant_uid)),
-                ("clearance", long(clearance.level())),
-                ("adminIn", admin),
-                ("engineerIn", engineer),
-                ("viewerIn", viewer),
-            ],
-            parents,
-        )
-    }
-
-    fn provider(&mut self, provider: ProviderId) -> Result<EntityUid, FactsError> {
-        self.add(uid("Provider", provider)?, vec![], vec![])
-    }
-
-    fn node(&mut self, node: &NodeFacts) -> Result<EntityUid, FactsError> {
-        let mut attributes = vec![
-            ("region", text(node.region.as_str())),
-            ("jurisdiction", text(node.jurisdiction.as_str())),
-            ("trust", long(node.trust)),
-        ];
-        if let Some(provider) = node.provider {
-            attributes.push(("provider", entity(self.provider(provider)?)));
-        }
-        self.add(uid("Node", node.id)?, attributes, vec![])
-    }
-
-    fn job(&mut self, job: &JobFacts) -> Result<EntityUid, FactsError> {
-        let tenant = self.tenant(job.tenant)?;
-        let project = self.project(job.project, &tenant)?;
-        let mut attributes = vec![
-            ("tenant", entity(tenant.clone())),
-            ("project", entity(project.clone())),
-            ("sensitivity", long(job.sensitivity.level())),
-            // A job is cleared for as much as it was admitted for.
-            ("clearance", long(job.sensitivity.level())),
-        ];
-        if let Some(node) = &job.node {
-            attributes.push(("node", entity(self.node(node)?)));
-        }
-        self.add(uid("Job", job.id)?, attributes, vec![project, tenant])
-    }
-
-    fn principal(&mut self, principal: &Principal) -> Result<EntityUid, FactsError> {
-        match principal {
-            Principal::User { id, tenant, roles, clearance } => self.member("User", *id, *tenant, roles, *clearance),
-            Principal::ServiceAccount { id, tenant, roles, clearance } => {
-                self.member("ServiceAccount", *id, *tenant, roles, *clearance)
-            }
-            Principal::Operator { id, provider } => {
-                let attributes = match provider {
-                    Some(provider) => vec![("provider", entity(self.provider(*provider)?))],
-                    None => vec![],
-                };
-                self.add(uid("Operator", id)?, attributes, vec![])
-            }
-            Principal::Node(node) => self.node(node),
-            Principal::Job(job) => self.job(job),
+impl Principal {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> EntityKind {
+        match self {
+            Self::User { .. } => EntityKind::User,
+            Self::ServiceAccount { .. } => EntityKind::ServiceAccount,
+            Self::Operator { .. } => EntityKind::Operator,
+            Self::Node(_) => EntityKind::Node,
+            Self::Job(_) => EntityKind::Job,
         }
     }
-
-    fn resource(&mut self, resource: &Resource) -> Result<EntityUid, FactsError> {
-        match resource {
-            Resource::Platform => self.add(uid("Platform", "platform")?, vec![], vec![]),
-            Resource::Tenant(tenant) => self.tenant(*tenant),
-            Resource::Volume { id, tenant, project, sensitivity, purpose, jurisdictions, min_trust } => {
-                let tenant = self.tenant(*tenant)?;
-                let project = self.project(*project, &tenant)?;
-                let places = RestrictedExpression::new_set(jurisdictions.iter().map(|place| text(place.as_str())));
-                self.add(
-                    uid("Volume", id)?,
-                    vec![
-                        ("tenant", entity(tenant.clone())),
-                        ("project", entity(project.clone())),
-                        ("sensitivity", long(sensitivity.level())),
-                        ("purpose", text(purpose.as_str())),
-                        ("jurisdictions", places),
-                        ("minTrust", long(*min_trust)),
-                        ("readers", RestrictedExpression::new_set([])),
-                    ],
-                    vec![project, tenant],
-                )
-            }
-            Resource::Job(job) => self.job(job),
-            Resource::Image { id, tenant } => {
-                let tenant = self.tenant(*tenant)?;
-                self.add(uid("Image", id)?, vec![("tenant", entity(tenant.clone()))], vec![tenant])
-            }
-            Resource::Key { id, tenant } => {
-                let tenant = self.tenant(*tenant)?;
-                self.add(uid("Key", id)?, vec![("tenant", entity(tenant.clone()))], vec![tenant])
-            }
-            Resource::Node(node) => self.node(node),
-            Resource::Principal(principal) => self.principal(principal),
+    /// The tenant whose set judges it; `None` for operators and nodes, who have the platform's.
+    #[must_use]
+    pub const fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::User { tenant, .. } | Self::ServiceAccount { tenant, .. } => Some(tenant.tenant),
+            Self::Job(job) => Some(job.tenant.tenant),
+            Self::Operator { .. } | Self::Node(_) => None,
+        }
+    }
+    /// `User::"…"`, for people to read.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::User { id, .. } | Self::ServiceAccount { id, .. } | Self::Operator { id, .. } => label(self.kind(), id),
+            Self::Node(node) => label(self.kind(), node.id),
+            Self::Job(job) => label(self.kind(), job.id),
         }
     }
 }
 
-/// Seconds as Cedar's number: what is unknown or does not fit is negative, and negative ages are refused.
-fn age(seconds: Option<u64>) -> RestrictedExpression {
-    long(seconds.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(-1))
+impl Resource {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> EntityKind {
+        match self {
+            Self::Platform => EntityKind::Platform,
+            Self::Tenant(_) => EntityKind::Tenant,
+            Self::Volume { .. } => EntityKind::Volume,
+            Self::Job(_) => EntityKind::Job,
+            Self::Image { .. } => EntityKind::Image,
+            Self::Key { .. } => EntityKind::Key,
+            Self::Node(_) => EntityKind::Node,
+            Self::Principal(principal) => principal.kind(),
+        }
+    }
+    /// `Volume::"…"`, for people to read.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Platform => label(self.kind(), "platform"),
+            Self::Tenant(tenant) => label(self.kind(), tenant.tenant),
+            Self::Volume { id, .. } => label(self.kind(), id),
+            Self::Job(job) => label(self.kind(), job.id),
+            Self::Image { id, .. } => label(self.kind(), id),
+            Self::Key { id, .. } => label(self.kind(), id),
+            Self::Node(node) => label(self.kind(), node.id),
+            Self::Principal(principal) => principal.label(),
+        }
+    }
 }
 
-impl Facts {
-    pub(crate) fn build(&self, schema: &Schema, action: &EntityUid) -> Result<Built, FactsError> {
-        let mut slice = Slice(Vec::with_capacity(8));
-        let principal = slice.principal(&self.principal)?;
-        let resource = slice.resource(&self.resource)?;
-        let pairs: Vec<(String, RestrictedExpression)> = if let Some(release) = &self.release {
-            let node = slice.node(&release.node)?;
-            vec![
-                ("node".into(), entity(node)),
-                ("attested".into(), RestrictedExpression::new_bool(release.attested)),
-                ("evidenceAge".into(), age(release.evidence_age_s)),
-                ("purpose".into(), text(release.purpose.as_str())),
-            ]
-        } else {
-            let call = &self.call;
-            let mut pairs: Vec<(String, RestrictedExpression)> = vec![
-                ("acr".into(), long(call.acr)),
-                ("mfaAge".into(), age(call.mfa_age_s)),
-                ("requestBound".into(), RestrictedExpression::new_bool(call.request_bound)),
-                ("approvals".into(), long(call.approvals)),
-                ("production".into(), RestrictedExpression::new_bool(call.production)),
-            ];
-            if let Some(purpose) = &self.person_purpose {
-                pairs.push(("purpose".into(), text(purpose.as_str())));
-            }
-            pairs
-        };
-        let context = Context::from_pairs(pairs).map_err(FactsError::new)?;
-        context.validate(schema, action).map_err(FactsError::new)?;
-        let entities = Entities::from_entities(slice.0, Some(schema)).map_err(FactsError::new)?;
-        Ok(Built { principal, resource, context, entities })
-    }
+fn label(kind: EntityKind, id: impl std::fmt::Display) -> String {
+    format!("{}::\"{id}\"", kind.as_str())
 }

@@ -12,15 +12,19 @@ pub mod action;
 mod decide;
 mod explain;
 pub mod facts;
+mod limits;
+mod own;
 pub mod role;
 mod set;
+mod slice;
 
-pub use action::{ALL_ACTIONS, Action, ActionInfo};
+pub use action::{ALL_ACTIONS, Action, ActionInfo, EntityKind};
 pub use decide::{Decision, NextStep, Permit, Refusal, decide};
 pub use explain::{Explanation, Rule, explain};
-pub use facts::{CallFacts, Facts, Principal, ReleaseFacts, Resource, SetFacts};
+pub use facts::{CallFacts, Facts, FactsError, JobFacts, NodeFacts, Principal, ReleaseFacts, Resource, SetFacts};
+pub use own::{OwnPolicies, OwnPolicyError};
 pub use role::{Role, RoleBinding, RoleError};
-pub use set::{PolicySets, SetError, default_min_trust};
+pub use set::{BUILT_IN_EPOCH, PolicySets, SetError, TenantPolicies, default_min_trust};
 
 #[cfg(test)]
 mod tests;
