@@ -116,3 +116,10 @@ impl App {
 fn missing(noun: &str, name: &str, hint: &str) -> CliError {
     CliError::new(3, format!("there is no {noun} `{}`", crate::output::visible(name))).hint(hint)
 }
+
+/// Now, as the person's machine has it.
+#[expect(clippy::disallowed_methods, reason = "the one place where the command line reads the time")]
+pub(crate) fn now() -> vocabulary::UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    vocabulary::UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vocabulary::{JobId, Jurisdiction, KeyId, Name, NodeId, PrincipalId, Purpose, Region, Sensitivity, TenantId, TokenId};
+use vocabulary::{Jurisdiction, KeyId, Name, PrincipalId, Purpose, Region, Sensitivity, TenantId, TokenId};
 
 use crate::output::Format;
 
 /// Security for AI compute on machines that you do not own.
 #[derive(Debug, Parser)]
 #[command(name = "swarm", version, about, max_term_width = 110, after_help = "\
-First steps:\n  swarm up                                   start a control plane and a node on this machine\n  \
-swarm login https://127.0.0.1:7443 --ca-pin sha256:…\n  swarm volume create patients --project p --region eu-central --sensitivity confidential --purpose research\n  \
-swarm volume put patients ./data\n  swarm job run IMAGE --input patients -- python3 /code/train.py\n  swarm job receipt JOB > receipt.json && swarm verify receipt.json")]
+First steps:\n  swarm server --data-dir ./state                start a control plane; it prints its pin and a one-time ticket\n  \
+swarm login https://127.0.0.1:7443 --ca-pin sha256:… --enrol\n  \
+swarm volume create patients --project p --region eu-central --sensitivity internal --purpose research\n  \
+swarm volume put patients ./data\n  swarm volume get patients ./copy\n  swarm audit verify")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -42,10 +43,6 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Noun {
-    /// Start a control plane and a node on this machine
-    Up(Up),
-    /// Stop what `swarm up` started
-    Down(Down),
     /// Run a control plane alone
     Server(Server),
     /// Log in; the first time, enrol with the one-time ticket
@@ -56,10 +53,6 @@ pub(crate) enum Noun {
     Whoami,
     /// Show the deployment's state
     Status,
-    /// Say what this machine offers, and what each missing piece costs
-    Doctor,
-    /// Verify a receipt offline
-    Verify(Verify),
     /// Explain an error code
     Explain(Explain),
     /// Tenants
@@ -77,18 +70,9 @@ pub(crate) enum Noun {
     /// Tokens
     #[command(subcommand)]
     Token(TokenVerb),
-    /// Nodes
-    #[command(subcommand)]
-    Node(NodeVerb),
     /// Sealed data
     #[command(subcommand)]
     Volume(VolumeVerb),
-    /// Images
-    #[command(subcommand)]
-    Image(ImageVerb),
-    /// Jobs
-    #[command(subcommand)]
-    Job(JobVerb),
     /// Keys: their inventory and life, never the keys themselves
     #[command(subcommand)]
     Key(KeyVerb),
@@ -98,32 +82,26 @@ pub(crate) enum Noun {
     /// Who may do what, and why
     #[command(subcommand)]
     Policy(PolicyVerb),
-    /// The seal of the deployment's root key
-    #[command(subcommand)]
-    Seal(SealVerb),
     /// Print shell completion
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Not built yet
+    #[command(hide = true, name = "up")]
+    Up(NotBuilt),
+    /// Not built yet
+    #[command(hide = true, name = "job")]
+    Job(NotBuilt),
+    /// Not built yet
+    #[command(hide = true, name = "image")]
+    Image(NotBuilt),
+    /// Not built yet
+    #[command(hide = true, name = "node")]
+    Node(NotBuilt),
     /// Print the OpenAPI document of this version
     #[command(hide = true)]
     Openapi,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Up {
-    #[command(flatten)]
-    pub(crate) server: Server,
-    /// Region of the local node
-    #[arg(long, default_value = "local")]
-    pub(crate) region: Region,
-    /// Jurisdiction of the local node
-    #[arg(long, default_value = "LOCAL")]
-    pub(crate) jurisdiction: Jurisdiction,
-    /// Go on in the background once everything is ready
-    #[arg(long)]
-    pub(crate) detach: bool,
 }
 
 #[derive(Debug, Args)]
@@ -131,50 +109,21 @@ pub(crate) struct Server {
     /// Where all state lies
     #[arg(long, default_value = "/var/lib/swarm", env = "SWARM_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
-    /// Where sockets, pids and endpoints lie
-    #[arg(long, default_value = "/run/swarm", env = "SWARM_RUN_DIR")]
-    pub(crate) run_dir: PathBuf,
     /// Address of the API
     #[arg(long, default_value = "127.0.0.1:7443", env = "SWARM_LISTEN")]
     pub(crate) listen: std::net::SocketAddr,
-    /// Address of the nodes' channel
-    #[arg(long, default_value = "127.0.0.1:7444", env = "SWARM_NODE_LISTEN")]
-    pub(crate) node_listen: std::net::SocketAddr,
     /// Names and addresses for the server's certificate, beside the listen addresses
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Vec<String>,
     /// `development` or `production`; chosen when the deployment is made and never changed
-    #[arg(long, default_value = "development")]
-    pub(crate) profile: String,
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
     /// Name of the first administrator
     #[arg(long, default_value = "admin")]
     pub(crate) admin: Name,
     /// File with the passphrase of the seal, mode 0600 (default: asked for on the terminal)
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Down {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    /// Erase all state too: data, keys, log
-    #[arg(long)]
-    pub(crate) erase: bool,
-    /// Do not ask before erasing
-    #[arg(long)]
-    pub(crate) yes: bool,
-}
-
-/// Where a deployment of this machine lies.
-#[derive(Debug, Args)]
-pub(crate) struct Place {
-    /// Where all state lies
-    #[arg(long, default_value = "/var/lib/swarm", env = "SWARM_DATA_DIR")]
-    pub(crate) data_dir: PathBuf,
-    /// Where sockets, pids and endpoints lie
-    #[arg(long, default_value = "/run/swarm", env = "SWARM_RUN_DIR")]
-    pub(crate) run_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -199,18 +148,6 @@ pub(crate) struct Login {
     /// Use this token (read from standard input) instead of a person's login
     #[arg(long)]
     pub(crate) token_stdin: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// The receipt
-    pub(crate) file: PathBuf,
-    /// The deployment's public file (default: the one pinned by the current login)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) deployment: Option<PathBuf>,
-    /// Print the commands with which foreign tools check the same
-    #[arg(long)]
-    pub(crate) print_commands: bool,
 }
 
 #[derive(Debug, Args)]
@@ -331,84 +268,6 @@ pub(crate) enum TokenVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum NodeVerb {
-    /// Make a single-use token with which one machine may join
-    Invite {
-        /// The node's name
-        name: Name,
-        /// Its region
-        #[arg(long)]
-        region: Region,
-        /// Its jurisdiction
-        #[arg(long)]
-        jurisdiction: Jurisdiction,
-        /// Labels, KEY=VALUE
-        #[arg(long = "label")]
-        labels: Vec<String>,
-        /// Life of the token in seconds
-        #[arg(long, default_value_t = 900)]
-        lifetime: u64,
-    },
-    /// Join this machine to a deployment and run its node agent (reads the token from a prompt or standard input)
-    Join(NodeJoin),
-    /// Run the node agent of a machine that has joined
-    Run(NodeRun),
-    /// List nodes
-    List,
-    /// Show a node
-    Show {
-        /// The node
-        id: NodeId,
-    },
-    /// Give a node no new jobs
-    Drain {
-        /// The node
-        id: NodeId,
-    },
-    /// End a drain
-    Resume {
-        /// The node
-        id: NodeId,
-    },
-    /// Revoke a node's certificates for good and close its connections
-    Revoke {
-        /// The node
-        id: NodeId,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodeJoin {
-    /// The API's address
-    pub(crate) url: String,
-    /// The pin of the deployment's root
-    #[arg(long)]
-    pub(crate) ca_pin: String,
-    /// File with the join token, mode 0600 (default: prompt or standard input)
-    #[arg(long)]
-    pub(crate) token_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) place: NodePlaceArgs,
-    /// Enrol only: do not start the agent
-    #[arg(long)]
-    pub(crate) enrol_only: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodeRun {
-    #[command(flatten)]
-    pub(crate) place: NodePlaceArgs,
-}
-
-/// Where a node's state lies.
-#[derive(Debug, Args)]
-pub(crate) struct NodePlaceArgs {
-    /// Where the node's state lies
-    #[arg(long, default_value = "/var/lib/swarm/node", env = "SWARM_NODE_DIR")]
-    pub(crate) node_dir: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum VolumeVerb {
     /// Make a volume
     Create {
@@ -486,132 +345,6 @@ pub(crate) enum VolumeVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum ImageVerb {
-    /// Import an OCI layout (folder) or OCI archive (tar)
-    Import {
-        /// The layout or archive
-        path: PathBuf,
-        /// The tenant's name for it
-        #[arg(long)]
-        name: Name,
-    },
-    /// List images
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobVerb {
-    /// Run a job and follow it
-    Run(Box<JobRun>),
-    /// List jobs
-    List,
-    /// Show a job: state, reason, node, isolation, limits
-    Show {
-        /// The job
-        id: JobId,
-    },
-    /// Show its log
-    Logs {
-        /// The job
-        id: JobId,
-        /// Go on until it ends
-        #[arg(short, long)]
-        follow: bool,
-        /// Print the bytes as they are: the job may then drive your terminal
-        #[arg(long)]
-        raw: bool,
-    },
-    /// Stop it
-    Stop {
-        /// The job
-        id: JobId,
-    },
-    /// Write its receipt to standard output
-    Receipt {
-        /// The job
-        id: JobId,
-        /// Wait for it at most this many seconds
-        #[arg(long, default_value_t = 30)]
-        wait: u64,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct JobRun {
-    /// The image: its name, or sha256:…
-    pub(crate) image: String,
-    /// The project: name or id
-    #[arg(long)]
-    pub(crate) project: String,
-    /// A name for people
-    #[arg(long, default_value = "job")]
-    pub(crate) name: Name,
-    /// A volume to read: VOLUME or NAME=VOLUME, opened at /inputs/NAME
-    #[arg(long = "input")]
-    pub(crate) inputs: Vec<String>,
-    /// A volume to write: VOLUME or NAME=VOLUME, sealed from /outputs/NAME
-    #[arg(long = "output")]
-    pub(crate) outputs: Vec<String>,
-    /// A local folder, sealed and bound read-only at /code
-    #[arg(long)]
-    pub(crate) code: Option<PathBuf>,
-    /// Variables, KEY=VALUE
-    #[arg(long = "env")]
-    pub(crate) env: Vec<String>,
-    /// What the data is used for
-    #[arg(long)]
-    pub(crate) purpose: Purpose,
-    /// public, internal, confidential, regulated (default: the highest of its volumes)
-    #[arg(long)]
-    pub(crate) sensitivity: Option<Sensitivity>,
-    /// Run in this region only
-    #[arg(long)]
-    pub(crate) region: Option<Region>,
-    /// Run in these jurisdictions only
-    #[arg(long = "jurisdiction")]
-    pub(crate) jurisdictions: Vec<Jurisdiction>,
-    /// The node must have this label, KEY=VALUE
-    #[arg(long = "node-label")]
-    pub(crate) node_labels: Vec<String>,
-    /// Memory, such as 512MiB
-    #[arg(long, value_parser = parse_size)]
-    pub(crate) memory: Option<u64>,
-    /// Cores, such as 1.5
-    #[arg(long, value_parser = parse_cores)]
-    pub(crate) cpus: Option<u64>,
-    /// Processes and threads
-    #[arg(long)]
-    pub(crate) pids: Option<u64>,
-    /// Encrypted scratch, such as 2GiB
-    #[arg(long, value_parser = parse_size)]
-    pub(crate) scratch: Option<u64>,
-    /// Longest run in seconds
-    #[arg(long)]
-    pub(crate) time_limit: Option<u64>,
-    /// Seconds an attempt lives without the control plane, 30 to 86400
-    #[arg(long)]
-    pub(crate) run_lease: Option<u64>,
-    /// Widen the sandbox: debug, uring, cma, may_compile; shown in the receipt
-    #[arg(long = "grant")]
-    pub(crate) grants: Vec<String>,
-    /// GPUs
-    #[arg(long, default_value_t = 0)]
-    pub(crate) gpus: u32,
-    /// Ask for a network (refused until the mesh exists)
-    #[arg(long)]
-    pub(crate) network: bool,
-    /// Submit and return
-    #[arg(long)]
-    pub(crate) detach: bool,
-    /// Stop the job when interrupted
-    #[arg(long)]
-    pub(crate) rm_on_interrupt: bool,
-    /// The command (default: the image's own)
-    #[arg(last = true)]
-    pub(crate) command: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
     /// List keys
     List,
@@ -680,53 +413,12 @@ pub(crate) enum PolicyVerb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum SealVerb {
-    /// Make a seal for a new deployment
-    Init {
-        #[command(flatten)]
-        server: Server,
-    },
-    /// Open the seal of a running, sealed server
-    Open {
-        #[command(flatten)]
-        place: Place,
-        /// File with the passphrase, mode 0600
-        #[arg(long)]
-        passphrase_file: Option<PathBuf>,
-    },
-    /// Say whether the seal is open
-    Status {
-        #[command(flatten)]
-        place: Place,
-    },
-}
-
-/// Reads `512MiB`, `2GiB`, `1000`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.strip_prefix(digits).unwrap_or("");
-    let factor: u64 = match unit {
-        "" | "B" => 1,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1 << 30,
-        "TiB" | "T" => 1 << 40,
-        _ => return Err(format!("`{unit}` is no unit: use KiB, MiB, GiB or TiB")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is no whole number"))?;
-    number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
-}
-
-/// Reads `2` or `1.5` cores as thousandths.
-fn parse_cores(text: &str) -> Result<u64, String> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    if part.len() > 3 || !part.chars().all(|c| c.is_ascii_digit()) {
-        return Err("cores have at most three decimals".to_owned());
-    }
-    let whole: u64 = whole.parse().map_err(|_| format!("`{text}` is no number of cores"))?;
-    let part: u64 = format!("{part:0<3}").parse().map_err(|_| format!("`{text}` is no number of cores"))?;
-    whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).ok_or_else(|| "too many cores".to_owned())
+/// A noun of a later version: it refuses by name.
+#[derive(Debug, Args)]
+pub(crate) struct NotBuilt {
+    /// Whatever was typed
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 #[cfg(test)]
@@ -737,15 +429,5 @@ mod tests {
     fn the_grammar_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_and_cores() {
-        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("7"), Ok(7));
-        assert!(parse_size("1MB").is_err() && parse_size("99999999TiB").is_err() && parse_size("").is_err());
-        assert_eq!(parse_cores("1.5"), Ok(1500));
-        assert_eq!(parse_cores("2"), Ok(2000));
-        assert!(parse_cores("1.2345").is_err() && parse_cores("-1").is_err() && parse_cores("x").is_err());
     }
 }

@@ -28,13 +28,12 @@ pub(crate) struct Call {
     path: String,
     body: Option<serde_json::Value>,
     if_match: Option<u64>,
-    idempotency_key: Option<String>,
     lease: Option<String>,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None, if_match: None, idempotency_key: None, lease: None }
+        Self { method, path: path.into(), body: None, if_match: None, lease: None }
     }
     pub(crate) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
@@ -51,14 +50,6 @@ impl Call {
     }
     pub(crate) fn if_match(mut self, revision: u64) -> Self {
         self.if_match = Some(revision);
-        self
-    }
-    pub(crate) fn idempotent(mut self, key: impl Into<String>) -> Self {
-        self.idempotency_key = Some(key.into());
-        self
-    }
-    pub(crate) fn lease(mut self, lease: impl ToString) -> Self {
-        self.lease = Some(lease.to_string());
         self
     }
 }
@@ -79,10 +70,6 @@ impl Client {
             .build()
             .map_err(|error| CliError::new(1, chain(&error)))?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
-    }
-
-    pub(crate) fn url(&self) -> &str {
-        &self.url
     }
 
     /// Sends a call and reads its JSON answer. A step-up that the server asks for is confirmed with `ask`, once.
@@ -118,9 +105,6 @@ impl Client {
         }
         if let Some(revision) = call.if_match {
             request = request.header("if-match", revision.to_string());
-        }
-        if let Some(key) = &call.idempotency_key {
-            request = request.header("idempotency-key", key);
         }
         if let Some(lease) = &call.lease {
             request = request.header("swarm-lease", lease);

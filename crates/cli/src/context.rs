@@ -77,16 +77,6 @@ impl Contexts {
         write_private(&path, text.as_bytes())
     }
 
-    /// The names of all contexts.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
-            .collect();
-        names.sort();
-        names
-    }
 }
 
 /// Writes a file that only its owner reads: temporary file, fsync, rename, fsync of the folder.

@@ -121,19 +121,6 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// The same for a job's log, which keeps its line breaks and tabs.
-pub(crate) fn visible_log(data: &[u8]) -> String {
-    let mut shown = String::new();
-    for c in String::from_utf8_lossy(data).chars() {
-        match c {
-            '\n' | '\t' => shown.push(c),
-            '\r' => {}
-            other => shown.push_str(&visible(&other.to_string())),
-        }
-    }
-    shown
-}
-
 /// YAML 1.2 of a JSON value: every scalar but plain words and numbers is written as a JSON string, which YAML reads too.
 fn to_yaml(value: &serde_json::Value) -> String {
     fn scalar(value: &serde_json::Value) -> String {
@@ -203,7 +190,6 @@ mod tests {
     #[test]
     fn hostile_text_is_made_visible() {
         assert_eq!(visible("a\u{1b}[31mred\u{202e}x\r\ny"), "a\\u{1b}[31mred\\u{202e}x\\u{d} y");
-        assert_eq!(visible_log(b"one\ttwo\r\n\x1b]0;title\x07"), "one\ttwo\n\\u{1b}]0;title\\u{7}");
     }
 
     #[test]

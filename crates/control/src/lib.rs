@@ -1,1 +1,27 @@
-//! control
+//! The control plane: the API over identity, policy, keys, audit, store and volumes.
+//!
+//! **Invariant:** a route names its action by type and can obtain a permit for no other; every operation spends a permit.
+//! **Invariant:** no mutation without an entry in the same transaction, no entry without its mutation; refusals are recorded.
+//! **Invariant:** the tenant comes from the credential, never from a path, header or body; absent and foreign are one answer.
+//! **Invariant:** an entry of a released key is on disk before the key leaves; people's data is sealed and opened where the person is.
+//!
+//! What is not here yet, by name: nodes, images, jobs and their receipts ([`planner`] is their pure core), a second process.
+#![forbid(unsafe_code)]
+
+mod api;
+mod bootstrap;
+mod caller;
+mod clock;
+mod limits;
+mod operation;
+#[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
+pub mod planner;
+mod publisher;
+mod row;
+mod server;
+mod state;
+mod vault;
+
+pub use api::table::{Access, Route};
+pub use bootstrap::StartError;
+pub use server::{Server, ServerConfig, openapi, routes};

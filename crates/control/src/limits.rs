@@ -16,8 +16,6 @@ pub(crate) const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams of one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 128;
-/// Bytes of an image blob: the budget of one unpacked image.
-pub(crate) const IMAGE_BLOB_MAX: u64 = 64 << 30;
 /// A login lasts a working day (decision 1.7).
 pub(crate) const LOGIN_LIFETIME_MS: u64 = 8 * 3_600_000;
 /// An enrolment ticket is used at once or not at all (`access.md` 4.6).
@@ -30,9 +28,5 @@ pub(crate) const PERSON_LEASE_MS: u64 = 15 * 60_000;
 pub(crate) const NODE_LOST_MS: u64 = 20_000;
 /// How far two honest clocks may be apart when a run lease is judged from outside.
 pub(crate) const CLOCK_SKEW_MS: u64 = 5_000;
-/// Streams (logs, watch) decide again at least this often (`access.md` 4.1).
-pub(crate) const STREAM_RECHECK: Duration = Duration::from_secs(5);
 /// Checkpoints are published at most this long after an entry (decision 2.3).
 pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
-/// Bytes of log frames in one batch of a node.
-pub(crate) const LOG_BATCH_MAX: usize = 8 << 20;

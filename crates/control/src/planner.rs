@@ -15,31 +15,31 @@ use vocabulary::{JobId, LeaseId, Name, NodeId, PrincipalId, ProjectId, Region, S
 use crate::limits::{CLOCK_SKEW_MS, NODE_LOST_MS};
 
 /// Attempts after lost nodes: more than this many machines dying under one job is not chance.
-pub(crate) const ATTEMPTS_MAX: usize = 3;
+pub const ATTEMPTS_MAX: usize = 3;
 
 /// One attempt, as stored in its job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AttemptRow {
-    pub(crate) number: u32,
-    pub(crate) node: NodeId,
-    pub(crate) run_lease: LeaseId,
-    pub(crate) run_lease_until: UnixTime,
-    pub(crate) placed: UnixTime,
-    pub(crate) placed_index: u64,
-    pub(crate) report: AttemptReport,
+pub struct AttemptRow {
+    pub number: u32,
+    pub node: NodeId,
+    pub run_lease: LeaseId,
+    pub run_lease_until: UnixTime,
+    pub placed: UnixTime,
+    pub placed_index: u64,
+    pub report: AttemptReport,
     /// The digest of the node's signed statement, which lies among the blobs.
     #[serde(default)]
-    pub(crate) statement: Option<Sha256Digest>,
+    pub statement: Option<Sha256Digest>,
     /// Whether the node was told that its end is recorded.
     #[serde(default)]
-    pub(crate) acknowledged: bool,
+    pub acknowledged: bool,
 }
 
 /// Where the receipt of a job stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ReceiptRow {
+pub enum ReceiptRow {
     /// Its digest among the blobs.
     Ready(Sha256Digest),
     /// There will be none: no attempt ran, or its node never delivered its statement.
@@ -49,37 +49,37 @@ pub(crate) enum ReceiptRow {
 /// A job, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct JobRow {
-    pub(crate) format: u32,
-    pub(crate) id: JobId,
-    pub(crate) tenant: TenantId,
-    pub(crate) project: ProjectId,
-    pub(crate) owner: PrincipalId,
-    pub(crate) created: UnixTime,
-    pub(crate) spec: JobSpec,
+pub struct JobRow {
+    pub format: u32,
+    pub id: JobId,
+    pub tenant: TenantId,
+    pub project: ProjectId,
+    pub owner: PrincipalId,
+    pub created: UnixTime,
+    pub spec: JobSpec,
     /// The policy epoch under which it was admitted.
-    pub(crate) policy_epoch: u64,
+    pub policy_epoch: u64,
     /// The entry of its admission.
-    pub(crate) submitted_index: u64,
+    pub submitted_index: u64,
     /// What somebody asked for since.
-    pub(crate) desired: Desired,
+    pub desired: Desired,
     /// Attempts, oldest first.
-    pub(crate) attempts: Vec<AttemptRow>,
+    pub attempts: Vec<AttemptRow>,
     /// Set when nothing will change any more.
     #[serde(default)]
-    pub(crate) exit: Option<Exit>,
+    pub exit: Option<Exit>,
     /// Set when its receipt is built, or cannot be.
     #[serde(default)]
-    pub(crate) receipt: Option<ReceiptRow>,
+    pub receipt: Option<ReceiptRow>,
 }
 
 impl JobRow {
     /// The newest attempt, while the job is not over.
-    pub(crate) fn live(&self) -> Option<&AttemptRow> {
+    pub fn live(&self) -> Option<&AttemptRow> {
         self.attempts.last().filter(|attempt| !attempt.report.state.is_final())
     }
     /// The job's state as people see it.
-    pub(crate) fn state(&self) -> JobState {
+    pub fn state(&self) -> JobState {
         match (&self.exit, self.attempts.last()) {
             (Some(exit), last) => match last {
                 Some(attempt) if attempt.report.state.is_final() => attempt.report.state,
@@ -90,54 +90,54 @@ impl JobRow {
             (None, _) => JobState::Pending,
         }
     }
-    pub(crate) fn attempt_id(&self, attempt: &AttemptRow) -> AttemptId {
+    pub fn attempt_id(&self, attempt: &AttemptRow) -> AttemptId {
         AttemptId { job: self.id, attempt: attempt.number }
     }
 }
 
 /// A node, as the planner sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeView {
-    pub(crate) id: NodeId,
-    pub(crate) name: Name,
-    pub(crate) place: NodePlace,
-    pub(crate) facts: NodeFacts,
-    pub(crate) trust: u8,
-    pub(crate) draining: bool,
-    pub(crate) revoked: bool,
-    pub(crate) last_seen: Option<UnixTime>,
+pub struct NodeView {
+    pub id: NodeId,
+    pub name: Name,
+    pub place: NodePlace,
+    pub facts: NodeFacts,
+    pub trust: u8,
+    pub draining: bool,
+    pub revoked: bool,
+    pub last_seen: Option<UnixTime>,
 }
 
 impl NodeView {
     /// Whether it reported within [`NODE_LOST_MS`]. A clock that went back counts as silence.
-    pub(crate) fn alive(&self, now: UnixTime) -> bool {
+    pub fn alive(&self, now: UnixTime) -> bool {
         self.last_seen.and_then(|seen| now.since(seen)).is_some_and(|age| age < NODE_LOST_MS)
     }
 }
 
 /// What a job's data demands of a place.
 #[derive(Debug, Clone)]
-pub(crate) struct DataRule {
-    pub(crate) volume: VolumeId,
-    pub(crate) name: Name,
-    pub(crate) jurisdictions: Jurisdictions,
-    pub(crate) min_trust: u8,
+pub struct DataRule {
+    pub volume: VolumeId,
+    pub name: Name,
+    pub jurisdictions: Jurisdictions,
+    pub min_trust: u8,
     /// The region where its sealed bytes lie; told, not enforced: opening is bound by jurisdiction.
-    pub(crate) region: Region,
+    pub region: Region,
 }
 
 /// What a node has given away already.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Used {
-    pub(crate) cpu_millis: u64,
-    pub(crate) memory_bytes: u64,
-    pub(crate) scratch_bytes: u64,
-    pub(crate) gpus: u32,
-    pub(crate) jobs: u32,
+pub struct Used {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub scratch_bytes: u64,
+    pub gpus: u32,
+    pub jobs: u32,
 }
 
 /// Sums what live attempts hold on each node. A cancelled attempt holds its place until its end is recorded.
-pub(crate) fn usage<'a>(jobs: impl IntoIterator<Item = &'a JobRow>) -> BTreeMap<NodeId, Used> {
+pub fn usage<'a>(jobs: impl IntoIterator<Item = &'a JobRow>) -> BTreeMap<NodeId, Used> {
     let mut used: BTreeMap<NodeId, Used> = BTreeMap::new();
     for job in jobs {
         if let Some(attempt) = job.live() {
@@ -156,7 +156,7 @@ pub(crate) fn usage<'a>(jobs: impl IntoIterator<Item = &'a JobRow>) -> BTreeMap<
 /// Finds a node for a job, or says which constraint failed on which node.
 ///
 /// Among the nodes that fit it takes the one with the most free memory, ties by id: the same state gives the same answer.
-pub(crate) fn place(
+pub fn place(
     spec: &JobSpec,
     data: &[DataRule],
     nodes: &[NodeView],
@@ -244,7 +244,7 @@ fn list(jurisdictions: &Jurisdictions) -> String {
 
 /// What becomes of a job whose newest attempt has gone silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Silence {
+pub enum Silence {
     /// Its run lease still holds, or its node reports.
     Wait,
     /// The lease and the skew have passed: the attempt is over wherever it was. `again` says whether a new one may start.
@@ -257,7 +257,7 @@ pub(crate) enum Silence {
 }
 
 /// Judges a live attempt: over only when its run lease plus [`CLOCK_SKEW_MS`] has passed without renewal.
-pub(crate) fn silence(job: &JobRow, attempt: &AttemptRow, now: UnixTime) -> Silence {
+pub fn silence(job: &JobRow, attempt: &AttemptRow, now: UnixTime) -> Silence {
     if now < attempt.run_lease_until.plus_millis(CLOCK_SKEW_MS) {
         return Silence::Wait;
     }
@@ -284,7 +284,7 @@ pub(crate) fn silence(job: &JobRow, attempt: &AttemptRow, now: UnixTime) -> Sile
 /// The jobs of one node's plan, ordered by attempt.
 ///
 /// An attempt stays in the plan until its node was told that its end is recorded.
-pub(crate) fn planned_jobs<'a>(node: NodeId, jobs: impl IntoIterator<Item = &'a JobRow>) -> Vec<PlannedJob> {
+pub fn planned_jobs<'a>(node: NodeId, jobs: impl IntoIterator<Item = &'a JobRow>) -> Vec<PlannedJob> {
     let mut planned: Vec<PlannedJob> = jobs
         .into_iter()
         .filter_map(|job| {
@@ -304,7 +304,7 @@ pub(crate) fn planned_jobs<'a>(node: NodeId, jobs: impl IntoIterator<Item = &'a 
 }
 
 /// Whether a report may move an attempt from one state to another: forwards only, and never out of a final state.
-pub(crate) fn may_move(from: JobState, to: JobState) -> bool {
+pub fn may_move(from: JobState, to: JobState) -> bool {
     if from.is_final() {
         return false;
     }

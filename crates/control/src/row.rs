@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use vocabulary::api::PrincipalKind;
-use vocabulary::plan::{BlobRef, NodeFacts, NodePlace};
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{
-    ImageId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, UnixTime, VolumeId,
+    Name, PersonId, PrincipalId, ProjectId, Sensitivity, TenantId, UnixTime, VolumeId,
 };
 
 /// The version of all bodies written by this program.
@@ -58,38 +57,5 @@ pub(crate) struct VolumeRow {
     /// Where its objects lie: 32 random hexadecimal digits (`volume.md` 4.6).
     pub(crate) prefix: String,
     pub(crate) owner: PrincipalId,
-    pub(crate) created: UnixTime,
-}
-
-/// A tenant's name for an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ImageRow {
-    pub(crate) format: u32,
-    pub(crate) id: ImageId,
-    pub(crate) name: Name,
-    pub(crate) manifest: Sha256Digest,
-    pub(crate) blobs: Vec<BlobRef>,
-    pub(crate) created: UnixTime,
-}
-
-/// A node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NodeRow {
-    pub(crate) format: u32,
-    pub(crate) id: NodeId,
-    pub(crate) name: Name,
-    pub(crate) provider: Option<ProviderId>,
-    pub(crate) place: NodePlace,
-    pub(crate) facts: NodeFacts,
-    pub(crate) draining: bool,
-    pub(crate) revoked: bool,
-    /// Ed25519, base64; bound by the enrolment's entry.
-    pub(crate) record_key: String,
-    /// The newest certificate chain, DER, base64: leaf, issuing CA.
-    pub(crate) chain: Vec<String>,
-    /// The entry of the enrolment.
-    pub(crate) enrolled_index: u64,
     pub(crate) created: UnixTime,
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use identity::VerifiedPeer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,32 +19,6 @@ use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_
 pub(crate) struct Connection {
     /// Where it comes from.
     pub(crate) remote: SocketAddr,
-    /// Who shook hands, on the node channel.
-    pub(crate) peer: Option<Arc<VerifiedPeer>>,
-}
-
-/// Turns the certificates of a finished handshake into a peer, and keeps the connection's way to be closed.
-pub(crate) trait Admission: Send + Sync + 'static {
-    /// Judges the peer. `Err` closes the connection; the token, when given, is the one that closes it later.
-    fn admit(
-        &self,
-        certificates: Option<&[rustls::pki_types::CertificateDer<'static>]>,
-        close: CancellationToken,
-    ) -> Result<Option<Arc<VerifiedPeer>>, String>;
-}
-
-/// The API's listener: nobody shows a certificate.
-#[derive(Debug)]
-pub(crate) struct NoCertificate;
-
-impl Admission for NoCertificate {
-    fn admit(
-        &self,
-        _certificates: Option<&[rustls::pki_types::CertificateDer<'static>]>,
-        _close: CancellationToken,
-    ) -> Result<Option<Arc<VerifiedPeer>>, String> {
-        Ok(None)
-    }
 }
 
 /// Serves until `stop`, then lets requests in flight end for a moment.
@@ -53,7 +26,6 @@ pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: axum::Router,
-    admission: Arc<dyn Admission>,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -77,11 +49,10 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, router, admission, stop) =
-            (acceptor.clone(), router.clone(), Arc::clone(&admission), stop.clone());
+        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            serve_connection(stream, remote, &acceptor, router, admission.as_ref(), stop).await;
+            serve_connection(stream, remote, &acceptor, router, stop).await;
         });
     }
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
@@ -95,7 +66,6 @@ async fn serve_connection(
     remote: SocketAddr,
     acceptor: &tokio_rustls::TlsAcceptor,
     router: axum::Router,
-    admission: &dyn Admission,
     stop: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -110,15 +80,7 @@ async fn serve_connection(
             return;
         }
     };
-    let close = CancellationToken::new();
-    let peer = match admission.admit(tls.get_ref().1.peer_certificates(), close.clone()) {
-        Ok(peer) => peer,
-        Err(reason) => {
-            tracing::info!(%remote, reason, "peer refused");
-            return;
-        }
-    };
-    let connection = Connection { remote, peer };
+    let connection = Connection { remote };
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(connection.clone());
         request.map(axum::body::Body::new)
@@ -143,8 +105,6 @@ async fn serve_connection(
         result = serving.as_mut() => {
             if let Err(error) = result { tracing::debug!(%remote, %error, "connection ended"); }
         }
-        // A revoked peer's connection ends at once, whatever it was doing.
-        () = close.cancelled() => tracing::info!(%remote, "connection closed: the peer is revoked"),
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;

@@ -1,0 +1,10 @@
+//! The API: one table of routes, from which router and document are made.
+
+pub(crate) mod call;
+mod json;
+pub(crate) mod listener;
+pub(crate) mod problem;
+mod routes;
+pub(crate) mod table;
+
+pub(crate) use routes::table;

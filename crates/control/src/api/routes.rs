@@ -1,0 +1,135 @@
+//! Every route of the API, with the action it needs or the reason why it needs none.
+
+use axum::Json;
+use axum::response::IntoResponse as _;
+
+use crate::api::table::{Table, Words};
+use crate::operation::lease::PAGE_QUERY;
+use crate::operation::{audit_log, key, lease, login, object, people, policy_explain, tenant, token, volume};
+
+const AUDIT_QUERY: &[(&str, &str)] = &[
+    ("cursor", "where the last page ended"),
+    ("limit", "entries, at most 1000"),
+    ("after", "only entries with a greater index"),
+    ("newest", "`true`: the newest entries"),
+    ("action", "only this action"),
+    ("actor", "only this principal"),
+    ("resource", "only this resource, as kind/id"),
+    ("outcome", "allowed, refused or failed"),
+];
+
+/// The table.
+pub(crate) fn table() -> Table {
+    let mut table = Table::new();
+    public(&mut table);
+    table.get(Words("GET", "/v1/whoami", "whoami_show", "Shows who the credential is"), &[], people::whoami);
+    table.get(Words("POST", "/v1/logout", "token_logout", "Revokes the credential's own token"), &[], people::logout);
+    table.json(Words("POST", "/v1/step-ups/{id}", "step_up_confirm", "Confirms a pending request with a fresh code"), &[], people::confirm);
+    table.get(Words("GET", "/v1/status", "status_show", "Shows the deployment's state"), &[], tenant::status);
+
+    table.json(Words("POST", "/v1/tenants", "tenant_create", "Makes a tenant and its first administrator"), &[], tenant::create);
+    table.get(Words("GET", "/v1/tenants", "tenant_list", "Lists tenants"), PAGE_QUERY, tenant::list);
+    table.get(Words("POST", "/v1/tenants/{id}/suspend", "tenant_suspend", "Suspends a tenant"), &[], tenant::suspend);
+    table.get(Words("POST", "/v1/tenants/{id}/resume", "tenant_resume", "Ends a suspension"), &[], tenant::resume);
+    table.get(Words("GET", "/v1/platform-audit", "platform_audit_list", "Lists the platform's own audit entries"), AUDIT_QUERY, audit_log::list_platform);
+
+    table.json(Words("POST", "/v1/projects", "project_create", "Makes a project"), &[], tenant::project_create);
+    table.get(Words("GET", "/v1/projects", "project_list", "Lists projects"), PAGE_QUERY, tenant::project_list);
+    table.json(Words("POST", "/v1/users", "user_create", "Invites a user"), &[], people::user_create);
+    table.json(Words("POST", "/v1/service-accounts", "service_account_create", "Makes a service account"), &[], people::service_account_create);
+    table.get(Words("GET", "/v1/principals", "principal_list", "Lists users and service accounts"), PAGE_QUERY, people::list);
+    table.json(Words("PUT", "/v1/principals/{id}", "principal_update", "Changes roles and clearance"), &[], people::update);
+    table.get(Words("DELETE", "/v1/principals/{id}", "principal_delete", "Removes a principal and its tokens"), &[], people::delete);
+
+    table.json(Words("POST", "/v1/tokens", "token_create", "Makes a token for oneself"), &[], token::create);
+    table.get(Words("GET", "/v1/tokens", "token_list", "Lists one's own tokens"), PAGE_QUERY, token::list);
+    table.get(Words("DELETE", "/v1/tokens/{id}", "token_revoke", "Revokes a token of one's own"), &[], token::revoke);
+    table.json(
+        Words("POST", "/v1/service-accounts/{id}/tokens", "service_token_create", "Makes a token for a service account"),
+        &[],
+        token::create_service,
+    );
+    table.get(
+        Words("DELETE", "/v1/principals/{id}/tokens/{token}", "other_token_revoke", "Revokes a token of another principal"),
+        &[],
+        token::revoke_other,
+    );
+
+    table.json(Words("POST", "/v1/volumes", "volume_create", "Makes a volume"), &[], volume::create);
+    table.get(Words("GET", "/v1/volumes", "volume_list", "Lists volumes"), PAGE_QUERY, volume::list);
+    table.get(Words("GET", "/v1/volumes/{id}", "volume_show", "Shows a volume"), &[], volume::show);
+    table.get(Words("DELETE", "/v1/volumes/{id}", "volume_delete", "Destroys a volume's keys and forgets it"), &[], volume::delete);
+    table.get(Words("POST", "/v1/volumes/{id}/rotate", "volume_rotate", "Gives the volume a new data key"), &[], volume::rotate);
+    table.json(Words("POST", "/v1/volumes/{id}/read-leases", "volume_read", "Releases the keys for reading"), &[], lease::read);
+    table.json(
+        Words("POST", "/v1/volumes/{id}/write-leases", "volume_write", "Releases the keys for writing and opens a writer epoch"),
+        &[],
+        lease::write,
+    );
+    table.raw(Words("PUT", "/v1/volumes/{id}/objects/{*path}", "object_put", "Stores a sealed object under a write lease"), &[], object::put);
+    table.raw(Words("GET", "/v1/volumes/{id}/objects/{*path}", "object_get", "Gives a sealed object under a lease"), &[], object::get);
+    table.json(Words("POST", "/v1/volumes/{id}/commit", "volume_commit", "Compares and sets the root"), &[], object::commit_root);
+    table.get(Words("GET", "/v1/leases", "lease_list", "Lists one's own key leases"), PAGE_QUERY, lease::list);
+    table.get(Words("DELETE", "/v1/leases/{id}", "lease_end", "Gives a lease back"), &[], lease::end);
+
+    table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
+    table.get(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Destroys a key for good"), &[], key::destroy);
+    table.get(Words("POST", "/v1/tenant-key/rotate", "tenant_key_rotate", "Rotates the tenant's key"), &[], key::rotate_tenant);
+
+    table.get(Words("GET", "/v1/audit", "audit_list", "Lists the tenant's audit entries"), AUDIT_QUERY, audit_log::list);
+    table.get(Words("GET", "/v1/audit/{index}/proof", "audit_proof", "Gives an entry with its inclusion proof"), &[], audit_log::proof);
+    table.json(Words("POST", "/v1/policy/explain", "policy_explain", "Explains a decision"), &[], policy_explain::explain);
+    table
+}
+
+fn public(table: &mut Table) {
+    table.public(
+        Words("GET", "/v1/health", "health_show", "Says whether the server works"),
+        "load balancers and people ask before they have a credential",
+        |call, (): ()| async move {
+            let _ = call;
+            Ok(vocabulary::api::Health { state: "ready".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+        },
+    );
+    table.public_raw(
+        Words("GET", "/v1/deployment", "deployment_show", "Gives the deployment's public file"),
+        "it is what strangers verify receipts with",
+        |call| async move {
+            let headers = [(http::header::CONTENT_TYPE, "application/json")];
+            Ok((headers, call.control.deployment_file.clone()).into_response())
+        },
+    );
+    table.public_raw(
+        Words("GET", "/v1/openapi.json", "openapi_show", "Gives this document"),
+        "the API is no secret",
+        |call| async move {
+            let headers = [(http::header::CONTENT_TYPE, "application/json")];
+            Ok((headers, call.control.openapi.clone()).into_response())
+        },
+    );
+    table.public(
+        Words("POST", "/v1/login", "token_login", "Logs a person in"),
+        "it is how a credential is got",
+        |call, Json(request)| login::login(call, request),
+    );
+    table.public(
+        Words("POST", "/v1/enrolments", "enrolment_begin", "Shows the authenticator's secret for a ticket"),
+        "the one-time ticket is the credential",
+        |call, Json(request)| login::enrol_begin(call, request),
+    );
+    table.public(
+        Words("POST", "/v1/enrolments/complete", "enrolment_complete", "Sets password and authenticator, spends the ticket"),
+        "the one-time ticket is the credential",
+        |call, Json(request)| login::enrol_complete(call, request),
+    );
+    table.public_raw(
+        Words("GET", "/v1/log/checkpoint", "log_checkpoint", "Gives the newest signed checkpoint (C2SP tlog-tiles)"),
+        "a log that only its owner can read proves nothing; leaves are salted digests",
+        audit_log::checkpoint,
+    );
+    table.public_raw(
+        Words("GET", "/v1/log/tile/{*path}", "log_tile", "Gives a tile or entry bundle (C2SP tlog-tiles)"),
+        "a log that only its owner can read proves nothing; leaves are salted digests",
+        audit_log::tile,
+    );
+}

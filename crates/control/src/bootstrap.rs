@@ -1,0 +1,400 @@
+//! A deployment's birth and each start: seal, root epoch, authorities, log key, receipt key, the first administrator.
+
+use std::path::PathBuf;
+
+use audit::Event;
+use audit::key::{Ed25519Signer, KeyKind};
+use audit::sealed::SubjectRoot;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use identity::{
+    Class, IssuingAuthority, Pepper, Peppers, Pkcs8, ReceiptCertificate, RootAuthority, RootCertificate, StatementKey, Token, TokenKind,
+};
+use keys::aead::Aes256Gcm;
+use keys::seal::{Argon2Cost, SealFile};
+use keys::{PlainKey, Purpose, Random, SystemRandom};
+use serde::{Deserialize, Serialize};
+use store::{Blobs, Expect, Kind, Mutation, Put, Store, TokenRow, TotpRow, Transaction};
+use vocabulary::api::PrincipalKind;
+use vocabulary::{DeploymentId, KeyId, Name, PersonId, PrincipalId, Profile, SYSTEM_OWNER, Sensitivity, TokenId, UnixTime};
+use zeroize::Zeroizing;
+
+use crate::limits::TICKET_LIFETIME_MS;
+use crate::row::{FORMAT, PrincipalRow};
+use crate::state::fresh;
+use crate::vault::{Vault, deployment_owner};
+
+/// Why the control plane did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The blobs refused.
+    #[error("the object store: {0}")]
+    Blobs(#[from] store::BlobError),
+    /// The seal refused.
+    #[error("the seal: {0}")]
+    Seal(#[from] keys::seal::SealError),
+    /// The profile asks for more than this version has.
+    #[error("seal_required: the production profile needs a seal that it allows, and this version has only the passphrase seal; use `--profile development`")]
+    SealRequired,
+    /// The deployment has another profile than the one asked for.
+    #[error("this deployment has the profile `{}`, which never changes; start it without `--profile`, or make a new one elsewhere", .0.as_str())]
+    OtherProfile(Profile),
+    /// State and seal are not of one deployment.
+    #[error("{0}: state and seal do not belong together; restore both from one backup")]
+    Mismatch(&'static str),
+    /// Certificates could not be made or opened.
+    #[error("certificates: {0}")]
+    Certificates(String),
+    /// The built-in rules do not fit.
+    #[error("policy: {0}")]
+    Policy(#[from] policy::SetError),
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {source}; is another server running?")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The clock lies behind what was committed.
+    #[error("the clock is {0} ms behind the latest committed time; set the clock right and start again, nothing was changed")]
+    ClockBack(u64),
+    /// Anything that must not happen.
+    #[error("start failed: {0}")]
+    Internal(String),
+}
+
+pub(crate) fn internal(error: impl std::fmt::Display) -> StartError {
+    StartError::Internal(error.to_string())
+}
+fn certificates(error: impl std::fmt::Display) -> StartError {
+    StartError::Certificates(error.to_string())
+}
+
+/// A secret of any length under a key of the hierarchy: the key seals this one message, so the nonce is fixed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SealedSecret {
+    key: KeyId,
+    /// Ciphertext and tag, base64.
+    sealed: String,
+}
+
+/// What a deployment is; written once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeploymentRow {
+    format: u32,
+    deployment: DeploymentId,
+    profile: Profile,
+    root: String,
+    root_key: SealedSecret,
+    node_authority: String,
+    node_authority_key: SealedSecret,
+    control_authority: String,
+    control_authority_key: SealedSecret,
+    receipt_key: KeyId,
+    receipt_certificate: ReceiptCertificate,
+    log_key: KeyId,
+    pepper: KeyId,
+    subjects: KeyId,
+    file: String,
+    created: UnixTime,
+}
+
+/// An opened deployment.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) vault: Vault,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) profile: Profile,
+    pub(crate) file: String,
+    pub(crate) root: RootCertificate,
+    pub(crate) control_authority: IssuingAuthority,
+    pub(crate) log: Ed25519Signer,
+    pub(crate) peppers: Peppers,
+    pub(crate) subjects: SubjectRoot,
+    /// Set when the deployment was born just now: the first administrator's ticket.
+    pub(crate) ticket: Option<Zeroizing<String>>,
+}
+
+/// The origin of a deployment's log.
+pub(crate) fn log_origin(deployment: DeploymentId) -> String {
+    format!("swarm.invalid/{deployment}/audit")
+}
+
+const SEAL_PATH: &str = "seal/passphrase.json";
+
+/// Opens the deployment, or makes it when there is none.
+pub(crate) async fn open(
+    store: &Store,
+    blobs: &Blobs,
+    passphrase: &str,
+    profile: Option<Profile>,
+    admin: &Name,
+    now: UnixTime,
+) -> Result<Opened, StartError> {
+    let path = SEAL_PATH.parse().map_err(internal)?;
+    if let Some(behind) = store.clock_behind(now) {
+        return Err(StartError::ClockBack(behind));
+    }
+    let row = store.list(SYSTEM_OWNER, Kind::SETTING, store::Page::first(1)).await.map_err(internal)?.items.into_iter().next();
+    let seal = match blobs.get(&path, keys::limits::SEAL_FILE_MAX).await {
+        Ok(bytes) => Some(SealFile::parse(&bytes)?),
+        Err(store::BlobError::Absent(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (row, seal) {
+        (Some(row), Some(seal)) => {
+            let row: DeploymentRow = row.parse().map_err(internal)?;
+            if row.deployment != seal.deployment() || row.profile != seal.profile() {
+                return Err(StartError::Mismatch("the database names another deployment or profile than the seal"));
+            }
+            if profile.is_some_and(|asked| asked != row.profile) {
+                return Err(StartError::OtherProfile(row.profile));
+            }
+            reopen(store, row, Vault::new(open_seal(seal, passphrase).await?), None).await
+        }
+        (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
+        // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet.
+        (None, left) => {
+            if profile == Some(Profile::Production) {
+                return Err(StartError::SealRequired);
+            }
+            if left.is_some() {
+                blobs.delete(&path).await?;
+            }
+            let deployment = fresh(DeploymentId::new, now);
+            let (file, epoch) = create_seal(passphrase, deployment, now).await?;
+            blobs.put(&path, file.to_bytes().into()).await?;
+            birth(store, Vault::new(vec![epoch]), deployment, admin, now).await
+        }
+    }
+}
+
+async fn open_seal(seal: SealFile, passphrase: &str) -> Result<Vec<keys::seal::RootEpoch>, StartError> {
+    let passphrase = Zeroizing::new(passphrase.to_owned());
+    tokio::task::spawn_blocking(move || seal.open(&passphrase)).await.map_err(internal)?.map_err(StartError::from)
+}
+
+async fn create_seal(passphrase: &str, deployment: DeploymentId, now: UnixTime) -> Result<(SealFile, keys::seal::RootEpoch), StartError> {
+    let passphrase = Zeroizing::new(passphrase.to_owned());
+    let make = move || {
+        SealFile::create(&passphrase, deployment, Profile::Development, Argon2Cost::default(), now, &mut SystemRandom)
+    };
+    tokio::task::spawn_blocking(make).await.map_err(internal)?.map_err(StartError::from)
+}
+
+fn seal_secret(key: &PlainKey, id: KeyId, secret: &Pkcs8) -> SealedSecret {
+    let mut data = Zeroizing::new(secret.reveal().to_vec());
+    let tag = Aes256Gcm::new(key).seal([0; 12], id.as_bytes(), &mut data);
+    let mut sealed = data.to_vec();
+    sealed.extend_from_slice(&tag);
+    SealedSecret { key: id, sealed: STANDARD.encode(sealed) }
+}
+
+async fn open_secret(store: &Store, vault: &Vault, secret: &SealedSecret) -> Result<Pkcs8, StartError> {
+    let key = open_key(store, vault, secret.key).await?;
+    let mut data = Zeroizing::new(STANDARD.decode(&secret.sealed).map_err(internal)?);
+    let plain = Aes256Gcm::new(&key).open([0; 12], secret.key.as_bytes(), &mut data).map_err(internal)?;
+    Ok(Pkcs8::from_bytes(plain))
+}
+
+async fn open_key(store: &Store, vault: &Vault, id: KeyId) -> Result<PlainKey, StartError> {
+    let found = store.key(SYSTEM_OWNER, id, 1).await.map_err(internal)?;
+    let found = found.ok_or(StartError::Mismatch("a key of the deployment is missing"))?;
+    vault.open_under_root(&found.record).map_err(internal)
+}
+
+/// Makes everything of a new deployment in one transaction.
+async fn birth(store: &Store, vault: Vault, deployment: DeploymentId, admin: &Name, now: UnixTime) -> Result<Opened, StartError> {
+    let mut random = SystemRandom;
+    let (tenant, owner) = deployment_owner(deployment);
+    let mut transaction = Transaction::new();
+    let mut made = |purpose: Purpose| -> Result<(KeyId, PlainKey), StartError> {
+        let (record, plain) = vault.make_under_root(tenant, purpose, owner.clone(), now).map_err(internal)?;
+        let id = record.id;
+        transaction.mutations.push(Mutation::PutKey(record));
+        Ok((id, plain))
+    };
+    let root = RootAuthority::create(deployment, now, &mut random).map_err(certificates)?;
+    let node = root.issue_authority(Class::Node, now, &mut random).map_err(certificates)?;
+    let control = root.issue_authority(Class::Control, now, &mut random).map_err(certificates)?;
+    let receipts = root.issue_authority(Class::Receipt, now, &mut random).map_err(certificates)?;
+    let (root_key, root_plain) = made(Purpose::RootCa)?;
+    let (node_key, node_plain) = made(Purpose::IssuingCa)?;
+    let (control_key, control_plain) = made(Purpose::IssuingCa)?;
+    let (receipt_id, receipt_plain) = made(Purpose::ReceiptKey)?;
+    let (log_id, log_plain) = made(Purpose::LogKey)?;
+    let (pepper, _) = made(Purpose::TokenPepper)?;
+    let (subjects, _) = made(Purpose::AuditSubject)?;
+    let receipt_key = StatementKey::open(receipt_plain.expose()).map_err(certificates)?;
+    let public = receipt_key.public().map_err(certificates)?;
+    let issued = receipts.issue_receipt(receipt_id, &public, now, &mut random).map_err(certificates)?;
+    let receipt_certificate = ReceiptCertificate::from_chain(&issued.chain).ok_or_else(|| internal("receipt chain"))?;
+    let origin = log_origin(deployment);
+    let log = Ed25519Signer::from_seed(&origin, log_plain.expose()).map_err(internal)?;
+    let log_key = audit::key::verifier_of(&log, KeyKind::Ed25519).map_err(internal)?.to_string();
+    let profile = Profile::Development;
+    let file = root
+        .sign_deployment_file(profile, vec![log_key.clone()], vec![receipt_certificate.clone()], now)
+        .map_err(certificates)?;
+    let row = DeploymentRow {
+        format: FORMAT,
+        deployment,
+        profile,
+        root: STANDARD.encode(root.certificate().der()),
+        root_key: seal_secret(&root_plain, root_key, root.private()),
+        node_authority: STANDARD.encode(node.der()),
+        node_authority_key: seal_secret(&node_plain, node_key, node.private()),
+        control_authority: STANDARD.encode(control.der()),
+        control_authority_key: seal_secret(&control_plain, control_key, control.private()),
+        receipt_key: receipt_id,
+        receipt_certificate,
+        log_key: log_id,
+        pepper,
+        subjects,
+        file,
+        created: now,
+    };
+    let put = Put::json(SYSTEM_OWNER, Kind::SETTING, deployment, Expect::Absent, &row).map_err(internal)?;
+    transaction.mutations.push(put.into());
+    // The first entry of the log says whose it is; it is written by the same transaction that makes the deployment.
+    let entry = |event: Event| {
+        let mut random = SystemRandom;
+        audit::Entry {
+            id: fresh(vocabulary::EntryId::new, now),
+            time: now,
+            tenant: SYSTEM_OWNER,
+            producer: audit::entry::Producer { name: "control/birth".into(), sequence: 0 },
+            actor: audit::Actor::System,
+            source: audit::Source::Internal,
+            outcome: audit::Outcome::Success,
+            action: None,
+            event,
+            personal: Vec::new(),
+        }
+        .encode(&mut |bytes| random.fill(bytes))
+        .map_err(internal)
+    };
+    transaction.entries.push(entry(Event::LogStarted { deployment, profile, origin, key: log_key })?);
+    transaction.entries.push(entry(Event::SealInitialised { epoch: 1 })?);
+    store.commit(transaction, now).await.map_err(internal)?;
+    let mut opened = reopen(store, row, vault, None).await?;
+    opened.ticket = Some(first_administrator(store, &opened, admin, now).await?);
+    Ok(opened)
+}
+
+/// Makes the operator who shall enrol with the ticket.
+async fn first_administrator(store: &Store, opened: &Opened, name: &Name, now: UnixTime) -> Result<Zeroizing<String>, StartError> {
+    let person = fresh(PersonId::new, now);
+    let principal = fresh(PrincipalId::new, now);
+    let operator = PrincipalRow {
+        format: FORMAT,
+        id: principal,
+        kind: PrincipalKind::Operator,
+        name: name.clone(),
+        person: Some(person),
+        roles: Vec::new(),
+        clearance: Sensitivity::Public,
+        created: now,
+    };
+    let put = Put::json(SYSTEM_OWNER, Kind::PRINCIPAL, principal, Expect::Absent, &operator).map_err(internal)?.link(person);
+    let (invite, ticket, _) = invite(&opened.vault, &opened.peppers, person, name, now).map_err(internal)?;
+    let transaction = invite.with(put);
+    store.commit(transaction, now).await.map_err(internal)?;
+    Ok(ticket)
+}
+
+/// The body of a person.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PersonRow {
+    pub(crate) format: u32,
+    pub(crate) id: PersonId,
+    pub(crate) name: Name,
+    pub(crate) created: UnixTime,
+}
+
+/// What an enrolment ticket is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TicketScope {
+    pub(crate) person: PersonId,
+    /// The key whose first twenty bytes are the TOTP secret.
+    pub(crate) totp: KeyId,
+}
+
+/// A new person with a ticket, and the TOTP secret that the ticket will show, as a transaction to be added to.
+pub(crate) fn invite(
+    vault: &Vault,
+    peppers: &Peppers,
+    person: PersonId,
+    name: &Name,
+    now: UnixTime,
+) -> Result<(Transaction, Zeroizing<String>, TokenId), Box<dyn std::error::Error + Send + Sync>> {
+    let mut random = SystemRandom;
+    let owner = keys::Owner { kind: "person".into(), id: *person.as_bytes() };
+    let (totp, _) = vault.make_under_root(SYSTEM_OWNER, Purpose::FactorSecret, owner, now)?;
+    let token = Token::draw(TokenKind::Enrolment, &mut random);
+    let record = token.record(peppers.newest().ok_or("no pepper")?);
+    let scope = TicketScope { person, totp: totp.id };
+    let row = TokenRow {
+        tenant: SYSTEM_OWNER,
+        id: token.id(),
+        kind: TokenKind::Enrolment.as_str().to_owned(),
+        principal: None,
+        mac: *record.mac.as_bytes(),
+        pepper_version: record.mac.version(),
+        scope: serde_json::to_string(&scope)?,
+        created: now,
+        expires: now.plus_millis(TICKET_LIFETIME_MS),
+        acr: 0,
+        factor_time: None,
+        thumbprint: None,
+    };
+    let body = PersonRow { format: FORMAT, id: person, name: name.clone(), created: now };
+    let put = Put::json(SYSTEM_OWNER, Kind::PERSON, person, Expect::Absent, &body)?.name(name);
+    let transaction = Transaction::new().with(put).with(Mutation::PutKey(totp)).with(Mutation::PutToken(row));
+    Ok((transaction, token.reveal(), token.id()))
+}
+
+/// The TOTP factor that a spent ticket leaves.
+pub(crate) fn totp_row(scope: &TicketScope, last_step: u64) -> TotpRow {
+    TotpRow { person: scope.person, key: scope.totp, last_step }
+}
+
+/// Opens what a start needs.
+async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<Zeroizing<String>>) -> Result<Opened, StartError> {
+    let decode = |text: &str| STANDARD.decode(text).map_err(internal);
+    let root = RootCertificate::check(&decode(&row.root)?).map_err(certificates)?;
+    let control_authority =
+        IssuingAuthority::open(&root, &decode(&row.control_authority)?, &open_secret(store, &vault, &row.control_authority_key).await?)
+            .map_err(certificates)?;
+    let log_seed = open_key(store, &vault, row.log_key).await?;
+    let pepper = open_key(store, &vault, row.pepper).await?;
+    let subjects = open_key(store, &vault, row.subjects).await?;
+    Ok(Opened {
+        deployment: row.deployment,
+        profile: row.profile,
+        root,
+        control_authority,
+        log: Ed25519Signer::from_seed(&log_origin(row.deployment), log_seed.expose()).map_err(internal)?,
+        peppers: Peppers::new(Pepper::new(1, pepper.expose())),
+        subjects: SubjectRoot::from_bytes(*subjects.expose()),
+        file: row.file,
+        vault,
+        ticket,
+    })
+}

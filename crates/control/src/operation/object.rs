@@ -1,0 +1,143 @@
+//! Sealed objects of a volume, and the compare-and-set of its root. The control plane stores ciphertext and compares.
+
+use audit::{Event, Outcome};
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Limited};
+use keys::VerifyingKey;
+use policy::Action;
+use policy::action::{VolumeRead, VolumeWrite};
+use store::{BlobError, BlobPath, Mutation, Transaction};
+use vocabulary::api::{VolumeCommit, VolumeCommitted};
+use vocabulary::lease::LeaseMode;
+use vocabulary::limits::OBJECT_MAX;
+use vocabulary::volume::RootHead;
+use vocabulary::{ErrorCode, Sha256Digest};
+use volume::root::RootRecord;
+
+use crate::api::call::Call;
+use crate::api::problem::Failure;
+use crate::api::table::Raw;
+use crate::limits::STREAM_IDLE_TIMEOUT;
+use crate::operation::commit;
+use crate::operation::lease::leased;
+use crate::operation::volume::resource;
+use crate::row::VolumeRow;
+use crate::state::actor;
+
+fn path(row: &VolumeRow, below: &str) -> Result<BlobPath, Failure> {
+    format!("volumes/{}/{below}", row.prefix).parse().map_err(|error| Failure::invalid(format!("object path: {error}")))
+}
+
+fn blob_failure(error: BlobError) -> Failure {
+    match error {
+        BlobError::Absent(_) => Failure::not_found(),
+        BlobError::Exists(_) | BlobError::Differs(_) => {
+            Failure::new(ErrorCode::Conflict, "an object of this name is there already: names are used once")
+        }
+        BlobError::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, error.to_string()),
+        other => {
+            tracing::error!(error = %other, "object store failed");
+            Failure::new(ErrorCode::StorageFailed, "the object store failed")
+        }
+    }
+}
+
+/// Stores an object under a write lease. Names are used once.
+pub(crate) async fn put(call: Call<VolumeWrite>, Raw(body): Raw) -> Result<Response, Failure> {
+    let (_, _, row) = leased(&call, LeaseMode::Write).await?;
+    call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
+    let path = path(&row, call.path("path")?)?;
+    let bytes = collect(body).await?;
+    call.control.blobs.put_same(&path, bytes).await.map_err(blob_failure)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Reads a body of bounded size from a client that keeps sending.
+async fn collect(body: Body) -> Result<bytes::Bytes, Failure> {
+    let mut body = Limited::new(body, OBJECT_MAX);
+    let mut bytes = bytes::BytesMut::new();
+    loop {
+        match tokio::time::timeout(STREAM_IDLE_TIMEOUT, body.frame()).await {
+            Err(_) => return Err(Failure::new(ErrorCode::RequestTimeout, "the body stopped arriving")),
+            Ok(None) => return Ok(bytes.freeze()),
+            Ok(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    bytes.extend_from_slice(data);
+                }
+            }
+            Ok(Some(Err(error))) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
+                return Err(Failure::new(ErrorCode::TooLarge, format!("an object has at most {OBJECT_MAX} bytes")));
+            }
+            Ok(Some(Err(_))) => return Err(Failure::invalid("the body broke off")),
+        }
+    }
+}
+
+/// Gives an object under a lease.
+pub(crate) async fn get(call: Call<VolumeRead>, _: Raw) -> Result<Response, Failure> {
+    let (_, _, row) = leased(&call, LeaseMode::Read).await?;
+    call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
+    let path = path(&row, call.path("path")?)?;
+    let bytes = call.control.blobs.get(&path, OBJECT_MAX).await.map_err(blob_failure)?;
+    Ok(([(http::header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// Compares and sets the root: the record must be signed by the signer of the lease's writer epoch and extend the head.
+pub(crate) async fn commit_root(call: Call<VolumeWrite>, request: VolumeCommit) -> Result<VolumeCommitted, Failure> {
+    let tenant = call.tenant()?;
+    let control = &call.control;
+    let member = call.member()?;
+    let lease = control.live_lease(member, request.lease, call.now).await?;
+    let id = call.id("id")?;
+    let (LeaseMode::Write, Some(epoch), true) = (lease.mode, lease.writer_epoch, lease.volume == id) else {
+        return Err(Failure::new(ErrorCode::ReleaseRefused, "the lease is for another volume or mode"));
+    };
+    let (_, row) = control.volume(tenant.tenant, id).await?;
+    call.permit_for(resource(&row, tenant), &[], Some(row.spec.purpose.clone())).await?.spend();
+    let invalid = |what: &str| Failure::new(ErrorCode::VerificationFailed, format!("root record: {what}"));
+    let bytes = STANDARD.decode(&request.record).map_err(|_| Failure::invalid("`record` is not base64"))?;
+    let record = RootRecord::parse(&bytes).map_err(|error| invalid(&error.to_string()))?;
+    let writers = control.store.writers(tenant.tenant, id, store::Page::after(epoch.saturating_sub(1), 1)).await.map_err(Failure::internal)?;
+    let signer = writers.items.first().filter(|writer| writer.row.epoch == epoch).ok_or_else(|| invalid("its writer epoch is unknown"))?;
+    record.verify(&VerifyingKey::from_bytes(signer.row.signer)).map_err(|error| invalid(&error.to_string()))?;
+    let head = control.head(tenant.tenant, id).await?;
+    let root = record.body();
+    if root.tenant != tenant.tenant || root.volume != id || root.writer_epoch != epoch {
+        return Err(invalid("it names another tenant, volume or writer epoch"));
+    }
+    if root.lineage != head.lineage || root.seq != head.seq.saturating_add(1) || root.prev != *head.root.as_bytes() {
+        return Err(Failure::new(
+            ErrorCode::RootConflict,
+            format!("the record does not extend the head, which is sequence {} with root {}", head.seq, head.root),
+        ));
+    }
+    // The record lies where readers look for it, before anything points at it.
+    let chain = path(&row, &format!("chain/{:020}", root.seq))?;
+    match control.blobs.put_same(&chain, bytes.into()).await {
+        Ok(()) => {}
+        // A commit that lost the race, or broke off, left its record: the head decides, so it gives way.
+        Err(BlobError::Differs(_)) => {
+            control.blobs.delete(&chain).await.map_err(blob_failure)?;
+            let again = STANDARD.decode(&request.record).unwrap_or_default();
+            control.blobs.put(&chain, again.into()).await.map_err(blob_failure)?;
+        }
+        Err(error) => return Err(blob_failure(error)),
+    }
+    let next = RootHead { lineage: root.lineage, seq: root.seq, writer_epoch: epoch, root: Sha256Digest::from_bytes(record.root()) };
+    let event = Event::VolumeCommitted {
+        volume: id,
+        lineage: next.lineage,
+        seq: next.seq,
+        writer_epoch: epoch,
+        root: next.root,
+        previous: head.root,
+    };
+    let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(VolumeWrite::NAME), event)?;
+    let set = Mutation::SetHead { tenant: tenant.tenant, volume: id, expected: head, next: next.clone() };
+    let (index, _) = commit(&call, Transaction::new().with(set).entry(entry)).await?;
+    Ok(VolumeCommitted { head: next, audit_index: index })
+}

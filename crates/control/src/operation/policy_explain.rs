@@ -1,0 +1,64 @@
+//! `swarm policy explain`: what would be decided, and why.
+
+use policy::action::PolicyExplain as Explain;
+use policy::{CallFacts, Facts, Resource};
+use vocabulary::api::{PolicyExplain, PolicyExplained, RuleText};
+use vocabulary::{PrincipalId, VolumeId};
+
+use crate::api::call::Call;
+use crate::api::problem::Failure;
+use crate::operation::volume::resource;
+
+/// Explains a recorded refusal, or what would be decided for a principal of the tenant.
+pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Result<PolicyExplained, Failure> {
+    let tenant = call.tenant()?;
+    call.permit(Resource::Tenant(tenant), &[]).await?.spend();
+    let control = &call.control;
+    let member = call.member()?;
+    let (principal, action, target): (PrincipalId, String, String) = match question.audit_index {
+        Some(index) => {
+            let entry = control.store.entry(tenant.tenant, index).await.map_err(Failure::internal)?.ok_or_else(Failure::not_found)?;
+            let actor = entry.actor.ok_or_else(|| Failure::invalid("`audit_index`: that entry has no principal"))?;
+            (actor, entry.action, format!("{}/{}", entry.resource_kind, entry.resource))
+        }
+        None => (
+            question.principal.unwrap_or(member.principal),
+            question.action.ok_or_else(|| Failure::invalid("`action` is missing"))?,
+            question.resource.ok_or_else(|| Failure::invalid("`resource` is missing"))?,
+        ),
+    };
+    let who = control.member(tenant.tenant, principal).await?.ok_or_else(Failure::not_found)?;
+    let (kind, id) = target.split_once('/').unwrap_or((target.as_str(), ""));
+    let mut person_purpose = None;
+    let what = match kind {
+        "tenant" => Resource::Tenant(tenant),
+        "volume" => {
+            let id: VolumeId = id.parse().map_err(|_| Failure::not_found())?;
+            let (_, row) = control.volume(tenant.tenant, id).await?;
+            if matches!(action.as_str(), "volumeRead" | "volumeVerify" | "volumeWrite") {
+                person_purpose = Some(row.spec.purpose.clone());
+            }
+            resource(&row, tenant)
+        }
+        "user" | "serviceaccount" | "principal" => {
+            let id: PrincipalId = id.parse().map_err(|_| Failure::not_found())?;
+            Resource::Principal(control.member(tenant.tenant, id).await?.ok_or_else(Failure::not_found)?.facts())
+        }
+        "key" => Resource::Key { id: id.parse().map_err(|_| Failure::not_found())?, tenant },
+        _ => return Err(Failure::invalid("`resource` is tenant/ID, volume/ID, principal/ID or key/ID")),
+    };
+    let facts = Facts {
+        principal: who.facts(),
+        resource: what,
+        call: CallFacts { acr: who.acr, mfa_age_s: None, request_bound: false, approvals: 0, production: control.profile == vocabulary::Profile::Production, source: None },
+        release: None,
+        person_purpose,
+    };
+    let explained = policy::explain(&control.sets, &facts, &action).map_err(|error| Failure::invalid(error.to_string()))?;
+    Ok(PolicyExplained {
+        decision: if explained.allowed { "allowed" } else { "refused" }.to_owned(),
+        rules: explained.rules.into_iter().map(|rule| RuleText { id: rule.id, text: rule.text }).collect(),
+        next: explained.next,
+        policy_epoch: explained.epoch,
+    })
+}

@@ -1,0 +1,151 @@
+//! The publisher of the log: tiles durable, then checkpoint signed and stored, then served. One fenced publisher at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use audit::checkpoint::Checkpoint;
+use audit::key::LogSigner as _;
+use audit::tile::{TilePath, TileReader, edge};
+use audit::{Hash, Outcome};
+use store::{BlobError, Blobs, Mutation, Transaction};
+use tokio_util::sync::CancellationToken;
+use vocabulary::SYSTEM_OWNER;
+
+use crate::clock;
+use crate::limits::PUBLISH_INTERVAL;
+use crate::state::Control;
+
+/// The folder of tiles among the blobs.
+pub(crate) const LOG_FOLDER: &str = "log";
+/// The publisher's lease: long enough for a slow disk, short enough for a fast takeover.
+const PUBLISHER_LEASE_MS: u64 = 10_000;
+/// Bytes of a tile or bundle.
+const TILE_MAX: usize = 64 << 10;
+
+/// Tiles that were read, handed to the pure core.
+#[derive(Debug, Default)]
+pub(crate) struct Tiles(BTreeMap<String, Vec<u8>>);
+
+impl Tiles {
+    /// Reads tiles; a partial one that is gone is found in the full one.
+    pub(crate) async fn load(blobs: &Blobs, paths: &[TilePath]) -> Result<Self, BlobError> {
+        let mut tiles = BTreeMap::new();
+        for path in paths {
+            let full = path.with_width(256);
+            for candidate in std::iter::once(*path).chain(full) {
+                match blobs.get(&blob_path(&candidate), TILE_MAX).await {
+                    Ok(bytes) => {
+                        tiles.insert(candidate.to_string(), bytes.to_vec());
+                        break;
+                    }
+                    Err(BlobError::Absent(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(Self(tiles))
+    }
+}
+
+impl TileReader for Tiles {
+    fn tile(&self, path: &TilePath) -> Option<Vec<u8>> {
+        let full = path.with_width(256);
+        std::iter::once(*path).chain(full).find_map(|path| self.0.get(&path.to_string()).cloned())
+    }
+}
+
+fn blob_path(path: &TilePath) -> store::BlobPath {
+    // A tile's path has digits, `x`, `p` and slashes only, which every blob name may have.
+    match format!("{LOG_FOLDER}/{path}").parse() {
+        Ok(path) => path,
+        Err(_) => std::process::abort(),
+    }
+}
+
+/// Publishes until told to stop. Errors are told and tried again; nothing is signed over storage that changed.
+pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(PUBLISH_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut minute = 0_u64;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = tick.tick() => {}
+        }
+        if let Err(error) = publish(&control).await {
+            tracing::error!(%error, "the log was not published");
+        }
+        let now = clock::now();
+        if now.millis() / 60_000 != minute {
+            minute = now.millis() / 60_000;
+            if let Err(error) = every_minute(&control).await {
+                tracing::warn!(%error, "minute work failed");
+            }
+        }
+    }
+    // What was acknowledged last is published before the process ends.
+    let _ = publish(&control).await;
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+async fn publish(control: &Control) -> Result<(), Failed> {
+    let now = clock::now();
+    let size = control.store.entry_count().await?;
+    let publisher = control.store.publisher().await?;
+    let published = publisher.as_ref().map_or(0, |publisher| publisher.size);
+    if size == published {
+        return Ok(());
+    }
+    let take = Mutation::TakePublisher { holder: control.control, until: now.plus_millis(PUBLISHER_LEASE_MS) };
+    let token = match control.store.commit(Transaction::new().with(take), now).await {
+        Ok(committed) => committed.revisions.first().copied().unwrap_or_default(),
+        // Another process publishes.
+        Err(error) if matches!(error.conflict(), Some(store::Conflict::Fenced { .. })) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let root = publisher.and_then(|publisher| publisher.root).map_or_else(audit::hash::empty_root, |root| Hash::from_slice(&root).unwrap_or_else(audit::hash::empty_root));
+    let leaves = control.store.leaves(published).await?;
+    let bytes: Vec<&[u8]> = leaves.iter().map(|leaf| leaf.leaf.as_slice()).collect();
+    let tiles = Tiles::load(&control.blobs, &edge(published)).await?;
+    let appended = audit::append(&tiles, published, &root, &bytes)?;
+    for (path, bytes) in appended.files {
+        control.blobs.put_same(&blob_path(&path), bytes.into()).await?;
+    }
+    let checkpoint = Checkpoint { origin: control.log.name().to_owned(), size: appended.size, root: appended.root };
+    let note = checkpoint.sign(&control.log)?.encode();
+    let set = Mutation::Publish { token, size: appended.size, root: *appended.root.as_bytes(), checkpoint: note };
+    control.store.commit(Transaction::new().with(set), now).await?;
+    control.published.send_replace(appended.size);
+    Ok(())
+}
+
+/// Strangers' refusals of finished minutes become entries.
+async fn every_minute(control: &Control) -> Result<(), Failed> {
+    let now = clock::now();
+    let this_minute = vocabulary::UnixTime::from_millis(now.millis() / 60_000 * 60_000);
+    let finished = control.store.refusals_before(this_minute, 200).await?;
+    for counted in finished.items {
+        let code = vocabulary::ErrorCode::ALL.iter().find(|code| code.as_str() == counted.code).copied();
+        let code = code.unwrap_or(vocabulary::ErrorCode::Unauthenticated);
+        let event = audit::Event::StrangersRefused {
+            code,
+            minute: counted.minute,
+            count: u32::try_from(counted.count).unwrap_or(u32::MAX),
+        };
+        let entry = control
+            .entry(
+                now,
+                SYSTEM_OWNER,
+                audit::Actor::Stranger,
+                audit::Source::Peer(counted.source.clone()),
+                Outcome::Refused(code),
+                None,
+                event,
+            )
+            .map_err(|failure| failure.problem.detail.clone())?;
+        let take = Mutation::TakeRefusals { source: counted.source, minute: counted.minute, code: counted.code, count: counted.count };
+        control.store.commit(Transaction::new().with(take).entry(entry), now).await?;
+    }
+    Ok(())
+}

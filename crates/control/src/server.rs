@@ -1,0 +1,185 @@
+//! Starting and stopping, in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use audit::Event;
+use identity::tls::{Clients, Identity, KeyExchange, server_config};
+use identity::{EcdsaKey, ServerName};
+use keys::SystemRandom;
+use policy::PolicySets;
+use store::{Blobs, Store, StoreConfig, Transaction};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vocabulary::{ControlId, Name, Profile, SYSTEM_OWNER, Sha256Digest};
+use zeroize::Zeroizing;
+
+use crate::api::listener::serve;
+use crate::api::problem::Failure;
+use crate::api::table::Route;
+use crate::bootstrap::{self, StartError, internal};
+use crate::clock;
+use crate::state::{Control, fresh};
+
+/// What a server is started with.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// Where its state lies; made when absent.
+    pub data_dir: PathBuf,
+    /// The API's address; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Names and addresses under which people reach it, beside the address itself.
+    pub hosts: Vec<String>,
+    /// The profile asked for; `None` takes what is there, and `development` for a new deployment.
+    pub profile: Option<Profile>,
+    /// Name of the first administrator of a new deployment.
+    pub admin: Name,
+    /// Opens the seal.
+    pub passphrase: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig").field("data_dir", &self.data_dir).field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    pin: Sha256Digest,
+    profile: Profile,
+    ticket: Option<Zeroizing<String>>,
+    control: Arc<Control>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Opens everything and begins to serve. When this returns, requests are answered.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let now = clock::now();
+        std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::File { path: config.data_dir.clone(), source })?;
+        let store = Store::open(StoreConfig::new(config.data_dir.join("state.db"))).await?;
+        let blobs = Blobs::local(&config.data_dir.join("objects"))?;
+        let opened = bootstrap::open(&store, &blobs, &config.passphrase, config.profile, &config.admin, now).await?;
+        let control_id = fresh(ControlId::new, now);
+        let listener =
+            TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(internal)?;
+        let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
+        let names = server_names(address, &config.hosts).map_err(|error| certificates(&error))?;
+        let key = EcdsaKey::generate().map_err(|error| certificates(&error))?;
+        let public = key.public().map_err(|error| certificates(&error))?;
+        let issued = opened
+            .control_authority
+            .issue_control(control_id, &public, &names, now, &mut SystemRandom)
+            .map_err(|error| certificates(&error))?;
+        let identity = Identity { chain: issued.chain, key: key.private().clone() };
+        let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
+        let tls = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
+        let (router, _, document) = crate::api::table().finish();
+        let control = Arc::new(Control {
+            sets: PolicySets::new()?,
+            vault: opened.vault,
+            peppers: opened.peppers,
+            deployment: opened.deployment,
+            profile: opened.profile,
+            deployment_file: opened.file,
+            log: opened.log,
+            subjects: opened.subjects,
+            control: control_id,
+            sequence: AtomicU64::new(0),
+            hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
+            published: watch::Sender::new(0),
+            openapi: document.to_string(),
+            store,
+            blobs,
+        });
+        let started = control
+            .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
+            .map_err(|failure| internal(failure.problem.detail))?;
+        control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let router = router
+            .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
+            .method_not_allowed_fallback(|| async {
+                Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
+            })
+            .with_state(Arc::clone(&control));
+        tasks.spawn(serve(listener, Arc::new(tls), router, stop.clone()));
+        tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
+        Ok(Self { address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+    /// The pin of the deployment's root, for first contact.
+    #[must_use]
+    pub const fn pin(&self) -> &Sha256Digest {
+        &self.pin
+    }
+    /// The deployment's profile.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+    /// The first administrator's ticket, when the deployment was born by this start. Given once.
+    #[must_use]
+    pub fn take_ticket(&mut self) -> Option<Zeroizing<String>> {
+        self.ticket.take()
+    }
+    /// Stops: requests in flight end, the log is published, the store is closed.
+    pub async fn stop(mut self) {
+        let now = clock::now();
+        match self.control.system_entry(now, SYSTEM_OWNER, Event::ServerStopped { version: env!("CARGO_PKG_VERSION").to_owned() }) {
+            Ok(entry) => {
+                if let Err(error) = self.control.store.commit(Transaction::new().entry(entry), now).await {
+                    tracing::warn!(%error, "the end was not recorded");
+                }
+            }
+            Err(failure) => tracing::warn!(detail = failure.problem.detail, "the end was not recorded"),
+        }
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.control.store.close().await;
+    }
+}
+
+fn server_names(address: SocketAddr, hosts: &[String]) -> Result<Vec<ServerName>, identity::IssueError> {
+    let mut texts = vec!["localhost".to_owned()];
+    if !address.ip().is_unspecified() {
+        texts.push(address.ip().to_string());
+    }
+    texts.extend(hosts.iter().cloned());
+    let mut names: Vec<ServerName> = Vec::new();
+    for text in texts {
+        let name: ServerName = text.parse()?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The OpenAPI document of this version.
+#[must_use]
+pub fn openapi() -> String {
+    let (_, _, document) = crate::api::table().finish();
+    serde_json::to_string_pretty(&document).unwrap_or_default()
+}
+
+/// All routes, for the tests that list them.
+#[must_use]
+pub fn routes() -> Vec<Route> {
+    crate::api::table().finish().1
+}

@@ -1,0 +1,283 @@
+//! The control plane at work: everything that its operations share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use audit::entry::{Actor, Producer, Source};
+use audit::sealed::{Personal, SubjectRoot};
+use audit::{EncodedEntry, Entry, Event, Outcome};
+use http::header;
+use identity::{Peppers, Token, TokenKind};
+use keys::{Random, SystemRandom};
+use policy::{PolicySets, RoleBinding, SetFacts};
+use store::{Blobs, Kind, Store, Transaction};
+use tokio::sync::{Semaphore, watch};
+use vocabulary::api::PrincipalKind;
+use vocabulary::{ControlId, DeploymentId, EntryId, ErrorCode, Profile, SYSTEM_OWNER, TenantId, UnixTime};
+
+use crate::api::listener::Connection;
+use crate::api::problem::Failure;
+use crate::caller::Member;
+use crate::clock;
+use crate::row::{PrincipalRow, TenantRow};
+use crate::vault::Vault;
+
+/// The control plane.
+pub(crate) struct Control {
+    pub(crate) store: Store,
+    pub(crate) blobs: Blobs,
+    pub(crate) sets: PolicySets,
+    pub(crate) vault: Vault,
+    pub(crate) peppers: Peppers,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) profile: Profile,
+    pub(crate) deployment_file: String,
+    pub(crate) log: audit::key::Ed25519Signer,
+    pub(crate) subjects: SubjectRoot,
+    pub(crate) control: ControlId,
+    pub(crate) sequence: AtomicU64,
+    /// argon2 runs at once: memory is cores × 19 MiB (`access.md` 3.5).
+    pub(crate) hashing: Semaphore,
+    /// The size of the published log.
+    pub(crate) published: watch::Sender<u64>,
+    pub(crate) openapi: String,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("deployment", &self.deployment).finish_non_exhaustive()
+    }
+}
+
+/// Draws a fresh id.
+pub(crate) fn fresh<T>(make: fn(UnixTime, [u8; 10]) -> T, now: UnixTime) -> T {
+    make(now, <dyn Random>::array(&mut SystemRandom))
+}
+
+impl Control {
+    /// Checks the one credential of a request.
+    pub(crate) async fn authenticate(&self, parts: &http::request::Parts) -> Result<Member, Failure> {
+        let connection = parts.extensions.get::<Connection>();
+        let mut bearer = parts.headers.get_all(header::AUTHORIZATION).iter();
+        let (first, second) = (bearer.next(), bearer.next());
+        let others = parts.headers.contains_key(header::COOKIE) || second.is_some();
+        if others && first.is_some() {
+            return Err(Failure::new(ErrorCode::TwoCredentials, "the request carries two credentials"));
+        }
+        let refused = || Failure::new(ErrorCode::Unauthenticated, "no valid token");
+        let authenticated = match first.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(text) => self.by_token(text, clock::now()).await?,
+            None => None,
+        };
+        match authenticated {
+            Some(member) => Ok(member),
+            None => {
+                self.count_stranger(connection, ErrorCode::Unauthenticated).await;
+                Err(refused())
+            }
+        }
+    }
+
+    /// The member whose token this is, if it is valid now.
+    async fn by_token(&self, text: &str, now: UnixTime) -> Result<Option<Member>, Failure> {
+        let Ok(token) = Token::parse(text) else { return Ok(None) };
+        if !matches!(token.kind(), TokenKind::Session | TokenKind::Personal | TokenKind::Service) {
+            return Ok(None);
+        }
+        let Some(stored) = self.store.token(token.id()).await.map_err(Failure::internal)? else { return Ok(None) };
+        let record = identity::TokenRecord {
+            kind: match TokenKind::from_word(&stored.row.kind) {
+                Some(kind) => kind,
+                None => return Ok(None),
+            },
+            id: stored.row.id,
+            mac: identity::PepperedMac::from_parts(stored.row.pepper_version, stored.row.mac),
+        };
+        // A clock that went back proves nothing about an end that is still ahead.
+        let in_time = stored.is_live(now) && now.plus_millis(5_000) >= stored.row.created;
+        if !token.fits(&record, &self.peppers) || !in_time {
+            return Ok(None);
+        }
+        let Some(principal) = stored.row.principal else { return Ok(None) };
+        let member = self.member(stored.row.tenant, principal).await?;
+        if stored.last_used.is_none_or(|used| now.since(used).is_some_and(|age| age > 60_000)) {
+            let touch = store::Mutation::TouchToken { tenant: stored.row.tenant, id: stored.row.id };
+            if let Err(error) = self.store.commit(Transaction::new().with(touch), now).await {
+                tracing::debug!(%error, "token's last use not noted");
+            }
+        }
+        Ok(member.map(|member| Member {
+            acr: stored.row.acr,
+            factor_time: stored.row.factor_time,
+            token: stored.row.id,
+            expires: stored.row.expires,
+            ..member
+        }))
+    }
+
+    /// A principal with its tenant, as its rows say now.
+    pub(crate) async fn member(&self, tenant: TenantId, principal: vocabulary::PrincipalId) -> Result<Option<Member>, Failure> {
+        let Some((_, row)) = self.store.get_json::<PrincipalRow>(tenant, Kind::PRINCIPAL, principal).await.map_err(Failure::internal)? else {
+            return Ok(None);
+        };
+        let (facts, tenant_name) = if row.kind == PrincipalKind::Operator {
+            (None, None)
+        } else {
+            match self.tenant(tenant).await? {
+                Some(tenant) => (Some(SetFacts { tenant: tenant.id, suspended: tenant.suspended }), Some(tenant.name)),
+                None => return Ok(None),
+            }
+        };
+        let roles: Vec<RoleBinding> = row.roles.iter().filter_map(|role| role.parse().ok()).collect();
+        Ok(Some(Member {
+            principal,
+            kind: row.kind,
+            name: row.name,
+            person: row.person,
+            tenant: facts,
+            tenant_name,
+            provider: None,
+            roles,
+            clearance: row.clearance,
+            acr: 0,
+            factor_time: None,
+            token: vocabulary::TokenId::from_bytes([0; 16]),
+            expires: UnixTime::from_millis(0),
+        }))
+    }
+
+    /// Whether a row of a list may be shown: the same rules, without a record for each row that is left out.
+    pub(crate) fn may_see<A: policy::Action>(&self, member: &Member, resource: policy::Resource) -> bool {
+        let call = policy::CallFacts {
+            acr: member.acr,
+            mfa_age_s: None,
+            request_bound: false,
+            approvals: 0,
+            production: self.profile == Profile::Production,
+            source: None,
+        };
+        let facts = policy::Facts { principal: member.facts(), resource, call, release: None, person_purpose: None };
+        policy::decide::<A>(&self.sets, &facts).map(policy::Permit::spend).is_ok()
+    }
+
+    /// A tenant's row.
+    pub(crate) async fn tenant(&self, id: TenantId) -> Result<Option<TenantRow>, Failure> {
+        let found = self.store.get_json::<TenantRow>(SYSTEM_OWNER, Kind::TENANT, id).await.map_err(Failure::internal)?;
+        Ok(found.map(|(_, row)| row))
+    }
+
+    /// A pseudonym of a connection's source: the address, or for IPv6 its /64.
+    pub(crate) fn source(&self, connection: Option<&Connection>) -> String {
+        let address = connection.map_or_else(|| "none".to_owned(), |connection| match connection.remote.ip() {
+            std::net::IpAddr::V4(address) => address.to_string(),
+            std::net::IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        });
+        self.subjects.pseudonym(&address).unwrap_or_else(|_| "unknown".to_owned())
+    }
+
+    /// Counts a stranger's refusal into its source and minute.
+    pub(crate) async fn count_stranger(&self, connection: Option<&Connection>, code: ErrorCode) {
+        let now = clock::now();
+        let minute = UnixTime::from_millis(now.millis() / 60_000 * 60_000);
+        let count = store::Mutation::CountRefusal { source: self.source(connection), minute, code: code.as_str().to_owned() };
+        if let Err(error) = self.store.commit(Transaction::new().with(count), now).await {
+            tracing::warn!(%error, "a stranger's refusal was not counted");
+        }
+    }
+
+    /// Encodes an entry.
+    pub(crate) fn entry(
+        &self,
+        now: UnixTime,
+        tenant: TenantId,
+        actor: Actor,
+        source: Source,
+        outcome: Outcome,
+        action: Option<&str>,
+        event: Event,
+    ) -> Result<EncodedEntry, Failure> {
+        self.entry_about(now, tenant, actor, source, outcome, action, event, Vec::new())
+    }
+
+    /// The same, with personal values that are sealed under their subject's key.
+    #[expect(clippy::too_many_arguments, reason = "an entry has this many parts, and each caller says each of them once")]
+    pub(crate) fn entry_about(
+        &self,
+        now: UnixTime,
+        tenant: TenantId,
+        actor: Actor,
+        source: Source,
+        outcome: Outcome,
+        action: Option<&str>,
+        event: Event,
+        personal: Vec<Personal>,
+    ) -> Result<EncodedEntry, Failure> {
+        let entry = Entry {
+            id: fresh(EntryId::new, now),
+            time: now,
+            tenant,
+            producer: Producer {
+                name: format!("control/{}", self.control),
+                sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            },
+            actor,
+            source,
+            outcome,
+            action: action.map(str::to_owned),
+            event,
+            personal,
+        };
+        let mut random = SystemRandom;
+        entry.encode(&mut |bytes| random.fill(bytes)).map_err(Failure::internal)
+    }
+
+    /// An entry of the control plane itself.
+    pub(crate) fn system_entry(&self, now: UnixTime, tenant: TenantId, event: Event) -> Result<EncodedEntry, Failure> {
+        self.entry(now, tenant, Actor::System, Source::Internal, Outcome::Success, None, event)
+    }
+}
+
+/// The actor of a member.
+pub(crate) fn actor(member: &Member) -> Actor {
+    match (member.kind, member.person) {
+        (PrincipalKind::ServiceAccount, _) | (_, None) => Actor::Service(member.principal),
+        (PrincipalKind::Operator | PrincipalKind::User, Some(person)) => Actor::User(member.principal, person),
+    }
+}
+
+/// How a failed commit is told.
+pub(crate) fn commit_failure(error: store::CommitError) -> Failure {
+    use store::{CommitError, Conflict};
+    match error {
+        CommitError::Conflict { conflict, .. } => match conflict {
+            Conflict::Absent => Failure::not_found(),
+            Conflict::NameTaken => Failure::new(ErrorCode::NameTaken, "`name` is taken"),
+            Conflict::Delayed { until } => {
+                let wait = until.since(clock::now()).unwrap_or(0).div_ceil(1000).max(1);
+                let mut failure = Failure::new(ErrorCode::TryLater, "too many failed tries");
+                failure.retry_after_s = Some(wait);
+                failure
+            }
+            Conflict::Head { .. } | Conflict::WriterEpoch { .. } => Failure::new(ErrorCode::RootConflict, conflict.to_string()),
+            Conflict::ClockBack { .. } | Conflict::Fenced { .. } => {
+                tracing::error!(%conflict, "refused");
+                Failure::new(ErrorCode::Unavailable, conflict.to_string())
+            }
+            Conflict::Exists
+            | Conflict::Revision { .. }
+            | Conflict::State { .. }
+            | Conflict::Spent
+            | Conflict::Position { .. } => Failure::new(ErrorCode::Conflict, conflict.to_string()),
+        },
+        CommitError::KeyReused => Failure::new(ErrorCode::IdempotencyMismatch, "`Idempotency-Key` was used for another request"),
+        CommitError::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, error.to_string()),
+        CommitError::Full | CommitError::ReadOnly => {
+            tracing::error!(%error, "storage failed");
+            Failure::new(ErrorCode::StorageFailed, error.to_string())
+        }
+        CommitError::Closed => Failure::new(ErrorCode::Unavailable, "the server is stopping"),
+        CommitError::Invalid(_) | CommitError::Engine(_) | CommitError::Malformed(_) => Failure::internal(error),
+    }
+}

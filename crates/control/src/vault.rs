@@ -1,0 +1,150 @@
+//! Opened root epochs, and the way down from them to a data key. Plain keys live here for as long as one operation.
+
+use keys::record::{OpenError, Parent, ROOT_EPOCH};
+use keys::seal::RootEpoch;
+use keys::{KeyRecord, KeyState, Owner, PlainKey, Purpose, Random, SystemRandom};
+use store::{Page, Store, StoredKey};
+use vocabulary::{KeyId, SYSTEM_OWNER, TenantId, UnixTime};
+
+/// Why a key was not opened or made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VaultError {
+    /// The store failed.
+    #[error(transparent)]
+    Read(#[from] store::ReadError),
+    /// The key's state or bytes refuse.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A key that must exist does not, or was destroyed.
+    #[error("the {0} key is missing or destroyed")]
+    Missing(&'static str),
+}
+
+/// A key-encryption key that was opened.
+#[derive(Debug)]
+pub(crate) struct OpenKek {
+    pub(crate) id: KeyId,
+    pub(crate) version: u32,
+    pub(crate) key: PlainKey,
+}
+
+impl OpenKek {
+    pub(crate) fn parent(&self) -> Parent<'_> {
+        Parent { id: self.id, version: self.version, key: &self.key }
+    }
+}
+
+/// The opened root epochs.
+#[derive(Debug)]
+pub(crate) struct Vault {
+    epochs: Vec<RootEpoch>,
+}
+
+/// A new key's id.
+pub(crate) fn new_key_id(now: UnixTime) -> KeyId {
+    KeyId::new(now, <dyn Random>::array(&mut SystemRandom))
+}
+
+impl Vault {
+    pub(crate) fn new(epochs: Vec<RootEpoch>) -> Self {
+        Self { epochs }
+    }
+
+    fn root(&self, epoch: u32) -> Result<Parent<'_>, VaultError> {
+        let found = self.epochs.iter().find(|known| known.epoch == epoch).ok_or(VaultError::Missing("root epoch"))?;
+        Ok(Parent { id: ROOT_EPOCH, version: found.epoch, key: &found.key })
+    }
+
+    fn newest_root(&self) -> Result<Parent<'_>, VaultError> {
+        let newest = self.epochs.iter().map(|epoch| epoch.epoch).max().ok_or(VaultError::Missing("root epoch"))?;
+        self.root(newest)
+    }
+
+    /// Opens a key that lies directly under a root epoch: the deployment's own, or a tenant's KEK.
+    pub(crate) fn open_under_root(&self, record: &KeyRecord) -> Result<PlainKey, VaultError> {
+        Ok(record.open(&self.root(record.kek_version)?)?)
+    }
+
+    /// Makes a key directly under the newest root epoch.
+    pub(crate) fn make_under_root(
+        &self,
+        tenant: TenantId,
+        purpose: Purpose,
+        owner: Owner,
+        now: UnixTime,
+    ) -> Result<(KeyRecord, PlainKey), VaultError> {
+        let parent = self.newest_root()?;
+        Ok(KeyRecord::generate(new_key_id(now), 1, tenant, purpose, owner, &parent, now, &mut SystemRandom))
+    }
+
+    /// The next version of a key under the newest root epoch.
+    pub(crate) fn next_under_root(&self, of: &KeyRecord, now: UnixTime) -> Result<(KeyRecord, PlainKey), VaultError> {
+        let parent = self.newest_root()?;
+        let version = of.version.saturating_add(1);
+        Ok(KeyRecord::generate(of.id, version, of.tenant, of.purpose, of.owner.clone(), &parent, now, &mut SystemRandom))
+    }
+
+    /// A tenant's newest KEK that seals.
+    pub(crate) async fn tenant_kek(&self, store: &Store, tenant: TenantId) -> Result<OpenKek, VaultError> {
+        let found = newest(store, tenant, &Owner { kind: "tenant".into(), id: *tenant.as_bytes() }, Purpose::TenantKek)
+            .await?
+            .ok_or(VaultError::Missing("tenant"))?;
+        Ok(OpenKek { id: found.record.id, version: found.record.version, key: self.open_under_root(&found.record)? })
+    }
+
+    /// Opens a data key: root epoch, tenant KEK, key.
+    pub(crate) async fn open_data(&self, store: &Store, record: &KeyRecord) -> Result<PlainKey, VaultError> {
+        if record.kek == ROOT_EPOCH {
+            return self.open_under_root(record);
+        }
+        let kek = store.key(record.tenant, record.kek, record.kek_version).await?.ok_or(VaultError::Missing("tenant"))?;
+        let key = self.open_under_root(&kek.record)?;
+        Ok(record.open(&Parent { id: record.kek, version: record.kek_version, key: &key })?)
+    }
+
+    /// Makes a data key of a tenant.
+    pub(crate) async fn make_data(
+        &self,
+        store: &Store,
+        tenant: TenantId,
+        purpose: Purpose,
+        owner: Owner,
+        now: UnixTime,
+    ) -> Result<(KeyRecord, PlainKey), VaultError> {
+        let kek = self.tenant_kek(store, tenant).await?;
+        Ok(KeyRecord::generate(new_key_id(now), 1, tenant, purpose, owner, &kek.parent(), now, &mut SystemRandom))
+    }
+
+    /// The next version of a data key.
+    pub(crate) async fn next_data(&self, store: &Store, of: &KeyRecord, now: UnixTime) -> Result<(KeyRecord, PlainKey), VaultError> {
+        let kek = self.tenant_kek(store, of.tenant).await?;
+        let version = of.version.saturating_add(1);
+        Ok(KeyRecord::generate(of.id, version, of.tenant, of.purpose, of.owner.clone(), &kek.parent(), now, &mut SystemRandom))
+    }
+}
+
+/// All versions of the keys of an owner for one purpose, oldest first.
+pub(crate) async fn versions(store: &Store, tenant: TenantId, owner: &Owner, purpose: Purpose) -> Result<Vec<StoredKey>, VaultError> {
+    let mut found: Vec<StoredKey> = Vec::new();
+    loop {
+        let after = found.last().map_or(([0; 16], 0), |key| (*key.record.id.as_bytes(), key.record.version));
+        let page = store.keys_of(tenant, owner, purpose, Page::after(after, 1000)).await?;
+        let more = page.truncated && !page.items.is_empty();
+        found.extend(page.items);
+        if !more {
+            found.sort_by_key(|key| key.record.version);
+            return Ok(found);
+        }
+    }
+}
+
+/// The newest active version.
+pub(crate) async fn newest(store: &Store, tenant: TenantId, owner: &Owner, purpose: Purpose) -> Result<Option<StoredKey>, VaultError> {
+    let found = versions(store, tenant, owner, purpose).await?;
+    Ok(found.into_iter().rev().find(|key| key.record.state == KeyState::Active))
+}
+
+/// The deployment's own owner of keys.
+pub(crate) fn deployment_owner(deployment: vocabulary::DeploymentId) -> (TenantId, Owner) {
+    (SYSTEM_OWNER, Owner { kind: "deployment".into(), id: *deployment.as_bytes() })
+}
