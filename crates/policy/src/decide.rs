@@ -160,6 +160,7 @@ pub(crate) const SECOND_PERSON_WAIVED: &str = "second person waived (development
 
 /// Decides, under the set of the principal's own tenant. In the development profile a missing second person is waived, and
 /// the permit says so. Facts that do not fit the schema, and rules that cannot be evaluated, are refusals.
+#[expect(clippy::result_large_err, reason = "a refusal ends its request; boxing it would save nothing that counts")]
 pub fn decide<A: Action>(sets: &PolicySets, facts: &Facts) -> Result<Permit<A>, Refusal> {
     let info = const { &A::INFO };
     match judge(sets, facts, info) {

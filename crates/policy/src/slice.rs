@@ -238,10 +238,11 @@ fn age(seconds: Option<u64>) -> RestrictedExpression {
 impl Facts {
     /// Entities and context of the schema. The request made of them is checked against it once more.
     pub(crate) fn build(&self, sets: &PolicySets, approvals: u32) -> Result<Built, FactsError> {
-        if let Resource::Principal(resource) = &self.resource {
-            if *resource != self.principal && self.resource.label() == self.principal.label() {
-                return Err(FactsError::new("the principal is told of in two ways"));
-            }
+        if let Resource::Principal(resource) = &self.resource
+            && *resource != self.principal
+            && self.resource.label() == self.principal.label()
+        {
+            return Err(FactsError::new("the principal is told of in two ways"));
         }
         let mut slice = Slice { sets, entities: Vec::with_capacity(8), tenants: Vec::new(), nodes: Vec::new() };
         let principal = slice.principal(&self.principal)?;

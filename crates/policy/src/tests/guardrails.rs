@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use vocabulary::{JobId, KeyId, PrincipalId, SYSTEM_OWNER, Sensitivity};
 
-use super::{allowed, cleared, facts, job, node, refused, service_of, tenant, user_of, volume, volume_of};
+use super::{allowed, cleared, facts, job, node, operator, refused, resource, service_of, staff, tenant, user_of, volume, volume_of};
 use crate::*;
 
 /// A release of a volume's key to a job, changed.
@@ -186,6 +186,65 @@ fn the_reserved_owner_is_nobody() {
     refused(&sets, &facts(Principal::Job(job(system, 1)), "keyRelease", volume(system, 1)), "keyRelease", "system-is-nobody");
     let key = Resource::Key { id: KeyId::from_bytes([6; 16]), tenant: system };
     refused(&sets, &facts(user_of(tenant(0xa1), &["admin"]), "keyDestroy", key), "keyDestroy", "isolation-system");
-    refused(&sets, &facts(super::operator(), "tenantSuspend", Resource::Tenant(system)), "tenantSuspend", "isolation-system-tenant");
+    refused(&sets, &facts(operator(), "tenantSuspend", Resource::Tenant(system)), "tenantSuspend", "isolation-system-tenant");
     assert!(sets.install(SYSTEM_OWNER, &sets.check_own("").unwrap(), 1).is_err());
+}
+
+/// One question per guardrail that it refuses, whatever else does. None is missing, so none is idle.
+#[test]
+fn every_guardrail_refuses_something() {
+    let sets = PolicySets::new().unwrap();
+    let (own, foreign) = (tenant(0xa1), tenant(0xb2));
+    let suspended = SetFacts { suspended: true, ..own };
+    let system = SetFacts { tenant: SYSTEM_OWNER, suspended: false };
+    let admin = || user_of(own, &["admin"]);
+    let of = |kind, tenant| resource(kind, tenant, 1);
+    let mut bare = facts(admin(), "keyDestroy", of(EntityKind::Key, own));
+    bare.call = CallFacts { request_bound: false, approvals: 0, ..bare.call };
+    let mut cheap = facts(admin(), "volumeCreate", volume_of(own, 1, Sensitivity::Regulated, 0));
+    cheap.call.request_bound = false;
+    let mut marketing = facts(admin(), "volumeRead", volume(own, 1));
+    marketing.person_purpose = Some("marketing".parse().unwrap());
+    let eight = || Principal::Node(node(8));
+    let cases: Vec<(&str, &str, Facts)> = vec![
+        ("isolation-volume", "volumeView", facts(admin(), "volumeView", of(EntityKind::Volume, foreign))),
+        ("isolation-job", "jobView", facts(admin(), "jobView", of(EntityKind::Job, foreign))),
+        ("isolation-image", "imageUse", facts(admin(), "imageUse", of(EntityKind::Image, foreign))),
+        ("isolation-key", "keyDestroy", facts(admin(), "keyDestroy", of(EntityKind::Key, foreign))),
+        ("isolation-tenant", "jobList", facts(admin(), "jobList", of(EntityKind::Tenant, foreign))),
+        ("isolation-user", "principalDelete", facts(admin(), "principalDelete", of(EntityKind::User, foreign))),
+        ("isolation-service-account", "serviceTokenCreate", facts(admin(), "serviceTokenCreate", of(EntityKind::ServiceAccount, foreign))),
+        ("isolation-operator", "tokenRevoke", facts(admin(), "tokenRevoke", of(EntityKind::Operator, foreign))),
+        ("isolation-node", "nodePlanFollow", facts(eight(), "nodePlanFollow", of(EntityKind::Node, own))),
+        ("isolation-attempt", "attemptCommit", facts(eight(), "attemptCommit", of(EntityKind::Job, own))),
+        ("isolation-provider", "nodeRevoke", facts(staff(8), "nodeRevoke", of(EntityKind::Node, own))),
+        ("provider-staff", "nodeInvite", facts(staff(8), "nodeInvite", Resource::Platform)),
+        ("system-is-nobody", "jobList", facts(user_of(system, &["admin"]), "jobList", Resource::Tenant(system))),
+        ("isolation-system", "keyDestroy", facts(admin(), "keyDestroy", of(EntityKind::Key, system))),
+        ("isolation-system-tenant", "tenantResume", facts(operator(), "tenantResume", Resource::Tenant(system))),
+        ("self-only", "tokenList", facts(admin(), "tokenList", of(EntityKind::User, own))),
+        ("suspended-tenant", "jobList", facts(user_of(suspended, &["admin"]), "jobList", Resource::Tenant(suspended))),
+        ("suspended-attempt", "attemptLease", facts(Principal::Node(node(7)), "attemptLease", of(EntityKind::Job, suspended))),
+        ("clearance-volume", "volumeView", facts(cleared(own, Sensitivity::Public), "volumeView", volume(own, 1))),
+        ("clearance-job", "jobView", facts(cleared(own, Sensitivity::Public), "jobView", of(EntityKind::Job, own))),
+        ("step-up", "keyDestroy", bare.clone()),
+        ("second-person", "keyDestroy", bare),
+        ("step-up-trust", "volumeCreate", cheap),
+        ("release-placement", "keyRelease", release(|job, _, _| job.node = None)),
+        ("release-project", "keyRelease", release(|job, _, _| job.project = super::project(2))),
+        ("release-trust", "keyRelease", release(|_, volume, _| with_trust(volume, 1))),
+        ("release-simulated", "keyRelease", release(|_, _, release| release.simulated = true)),
+        ("release-jurisdiction", "keyRelease", release(|job, _, _| job.jurisdictions = ["US".parse().unwrap()].into())),
+        ("release-region", "keyRelease", release(|job, _, _| job.region = Some("us-east".parse().unwrap()))),
+        ("release-purpose", "keyRelease", release(|_, _, release| release.purpose = "marketing".parse().unwrap())),
+        ("release-person-trust", "volumeRead", facts(admin(), "volumeRead", volume_of(own, 1, Sensitivity::Internal, 1))),
+        ("release-person-purpose", "volumeRead", marketing),
+    ];
+    for (rule, action, asked) in &cases {
+        refused(&sets, asked, action, rule);
+    }
+    let named: BTreeSet<String> = cases.iter().map(|(rule, ..)| (*rule).to_owned()).collect();
+    let guardrails: BTreeSet<String> =
+        sets.of(Some(own.tenant)).unwrap().all.policies().filter(|policy| policy.effect() == cedar_policy::Effect::Forbid).map(|policy| policy.id().to_string()).collect();
+    assert_eq!(named, guardrails);
 }

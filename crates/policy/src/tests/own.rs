@@ -63,7 +63,8 @@ fn a_rule_that_errs_denies() {
 fn what_does_not_fit_is_refused() {
     let sets = PolicySets::new().unwrap();
     let view = r#"action == Swarm::Action::"volumeView""#;
-    let cases: Vec<(String, fn(&OwnPolicyError) -> bool)> = vec![
+    type Fits = fn(&OwnPolicyError) -> bool;
+    let cases: Vec<(String, Fits)> = vec![
         ("permit(principal, action, resource);".into(), |e| *e == OwnPolicyError::NoId),
         (r#"@id("A b") permit(principal, action, resource);"#.into(), |e| matches!(e, OwnPolicyError::Id(_))),
         (r#"@id("") permit(principal, action, resource);"#.into(), |e| matches!(e, OwnPolicyError::Id(_))),
@@ -125,9 +126,11 @@ fn the_worst_that_fits_overflows_nothing() {
         nested("", &format!("{}>0", vec!["1"; 200].join("-")), "", 1),
         nested("", &format!("resource{} == 1", ".tenant".repeat(200)), "", 1),
     ];
+    let mut taken = 0;
     for (revision, text) in (1..).zip(worst) {
         match sets.check_own(&text) {
             Ok(fits) => {
+                taken += 1;
                 sets.install(own.tenant, &fits, revision).unwrap();
                 explained(&sets, &facts(user_of(own, &["admin"]), "volumeView", volume(own, 1)), "volumeView");
                 assert!(sets.of(Some(own.tenant)).unwrap().rules().iter().any(|rule| rule.id == "own/a"));
@@ -135,6 +138,7 @@ fn the_worst_that_fits_overflows_nothing() {
             Err(error) => assert!(matches!(error, OwnPolicyError::Validate { .. } | OwnPolicyError::Parse(_)), "{error:?}"),
         }
     }
+    assert_eq!(taken, 8, "the worst is refused before it is tried");
 }
 
 /// Mutated and drawn texts: an answer for each, and never one that opens another tenant.
@@ -150,7 +154,7 @@ fn hostile_texts() {
     ];
     let mut draw = Draw(11);
     let (mut taken, mut revision) = (0, 0);
-    for round in 0..1500 {
+    for round in 0..600 {
         let mut text = String::new();
         if round % 3 == 0 {
             for _ in 0..draw.below(40) {
@@ -181,5 +185,5 @@ fn hostile_texts() {
             refused(&sets, &foreign, "volumeView", "isolation-volume");
         }
     }
-    assert!(taken > 10, "{taken}: the mutations are too wild to test what passes");
+    assert!(taken > 5, "{taken}: the mutations are too wild to test what passes");
 }
