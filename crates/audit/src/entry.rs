@@ -69,7 +69,7 @@ impl Outcome {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Success => "success",
+            Self::Success => "allowed",
             Self::Refused(_) => "refused",
             Self::Failed => "failed",
         }
@@ -160,7 +160,7 @@ pub struct EncodedEntry {
     pub resource_kind: String,
     /// The resource's id, as text.
     pub resource: String,
-    /// `success`, `refused` or `failed`.
+    /// `allowed`, `refused` or `failed`.
     pub outcome: &'static str,
     /// When it happened.
     pub time: UnixTime,

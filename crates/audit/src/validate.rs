@@ -208,7 +208,7 @@ fn others(path: &str, value: &Value) -> Result<(), RuleBroken> {
                     && item.as_u64() == Some(99)
                 {
                     let text = if stem == "activity" { "activity_name" } else { stem };
-                    if !fields.get(text).is_some_and(|text| text.as_str().is_some_and(|text| !text.is_empty())) {
+                    if fields.get(text).and_then(Value::as_str).is_none_or(str::is_empty) {
                         return Err(RuleBroken::OtherWithoutText(here));
                     }
                 }

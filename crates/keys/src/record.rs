@@ -156,6 +156,7 @@ pub const ROOT_EPOCH: KeyId = KeyId::from_bytes([0; 16]);
 
 impl KeyRecord {
     /// Draws a key and wraps it under its parent; it is active at once.
+    #[expect(clippy::too_many_arguments, reason = "each is a mandatory part of the context; a struct would only repeat KeyRecord")]
     pub fn generate(
         id: KeyId,
         version: u32,

@@ -76,7 +76,8 @@ fn every_changed_byte_is_refused() {
 fn a_blob_moved_elsewhere_does_not_open() {
     let (kek, context, plain) = w1();
     let wrapped = wrap(&kek, &context, &plain, &mut SystemRandom);
-    let other: [(&str, fn(&mut KeyContext)); 7] = [
+    type Change = fn(&mut KeyContext);
+    let other: [(&str, Change); 7] = [
         ("tenant", |c| c.tenant = TenantId::from_bytes([9; 16])),
         ("purpose", |c| c.purpose = "job-log".into()),
         ("key", |c| c.key = KeyId::from_bytes([9; 16])),

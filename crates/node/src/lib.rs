@@ -1,1 +1,2 @@
-//! node
+//! The node agent: one loop that makes a machine match its plan.
+#![forbid(unsafe_code)]

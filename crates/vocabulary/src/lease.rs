@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::job::AttemptId;
 use crate::volume::RootHead;
-use crate::{JobId, KeyId, LeaseId, PrincipalId, Purpose, TenantId, UnixTime, VolumeId};
+use crate::{KeyId, LeaseId, PrincipalId, Purpose, TenantId, UnixTime, VolumeId};
 
 /// What the holder may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -120,14 +120,4 @@ pub enum LeaseEnd {
     Expired,
     /// It was revoked: the key, the volume, the job, the node or the principal.
     Revoked,
-}
-
-/// Asks for renewal of several leases of one job at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LeaseRenewal {
-    /// The job that they serve.
-    pub job: JobId,
-    /// The leases.
-    pub leases: Vec<LeaseId>,
 }

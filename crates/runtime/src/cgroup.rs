@@ -1,0 +1,200 @@
+//! The two halves of a job's cgroup: limits and handles. Unified: one path. Hybrid: v1 controllers and `unified/`.
+
+use crate::sandbox::AttemptSpec;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// How this machine lays its control groups out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Unified,
+    Hybrid,
+    Legacy,
+}
+
+impl Layout {
+    pub(crate) fn detect() -> Self {
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            Self::Unified
+        } else if Path::new(ROOT).join("unified/cgroup.controllers").exists() {
+            Self::Hybrid
+        } else {
+            Self::Legacy
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Unified => "unified",
+            Self::Hybrid => "hybrid",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+/// The v1 controllers that hybrid machines offer; those that are absent are skipped.
+const CONTROLLERS: [&str; 10] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "freezer", "net_cls", "hugetlb"];
+
+/// The cgroup of one attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroup {
+    layout: Layout,
+    path: String,
+}
+
+impl Cgroup {
+    pub(crate) fn of(spec: &AttemptSpec) -> Self {
+        Self { layout: Layout::detect(), path: format!("{}/{}", spec.cgroup_parent.trim_matches('/'), spec.attempt) }
+    }
+
+    pub(crate) const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The absolute path for the OCI specification.
+    pub(crate) fn oci_path(&self) -> String {
+        format!("/{}", self.path)
+    }
+
+    /// The directory of the unified hierarchy: freeze, kill, pressure.
+    pub(crate) fn handle(&self) -> PathBuf {
+        match self.layout {
+            Layout::Unified => Path::new(ROOT).join(&self.path),
+            Layout::Hybrid | Layout::Legacy => Path::new(ROOT).join("unified").join(&self.path),
+        }
+    }
+
+    /// The file of a limit.
+    pub(crate) fn limit(&self, controller: &str, v1: &str, v2: &str) -> PathBuf {
+        match self.layout {
+            Layout::Unified => Path::new(ROOT).join(&self.path).join(v2),
+            Layout::Hybrid | Layout::Legacy => Path::new(ROOT).join(controller).join(&self.path).join(v1),
+        }
+    }
+
+    pub(crate) fn read_limit(&self, controller: &str, v1: &str, v2: &str) -> io::Result<String> {
+        Ok(std::fs::read_to_string(self.limit(controller, v1, v2))?.trim().to_owned())
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.handle()];
+        if self.layout != Layout::Unified {
+            all.extend(CONTROLLERS.iter().map(|name| Path::new(ROOT).join(name).join(&self.path)));
+            all.push(Path::new(ROOT).join("systemd").join(&self.path));
+        }
+        all.retain(|path| path.exists());
+        all
+    }
+
+    /// Puts a process into the unified half, which a v1 manager leaves out.
+    pub(crate) fn join_handle(&self, pid: i32) -> io::Result<()> {
+        let handle = self.handle();
+        std::fs::create_dir_all(&handle)?;
+        std::fs::write(handle.join("cgroup.procs"), pid.to_string())
+    }
+
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        std::fs::write(self.handle().join("cgroup.freeze"), "1")
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        for directory in self.directories() {
+            let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Kills until nothing is left in any half, or `limit` is over.
+    pub(crate) fn kill(&self, limit: Duration) -> io::Result<()> {
+        let step = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        loop {
+            let handle = self.handle();
+            if handle.exists() {
+                std::fs::write(handle.join("cgroup.kill"), "1")?;
+            }
+            let left = self.pids();
+            if left.is_empty() {
+                return Ok(());
+            }
+            for pid in left {
+                self.kill_member(pid);
+            }
+            if waited >= limit {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "processes of the attempt did not die"));
+            }
+            pause(step);
+            waited += step;
+        }
+    }
+
+    /// Kills one process that a group lists, by descriptor and only if the group still lists it then.
+    fn kill_member(&self, pid: i32) {
+        let Some(raw) = rustix::process::Pid::from_raw(pid) else { return };
+        let Ok(fd) = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) else { return };
+        if self.pids().contains(&pid) {
+            let _ = rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Removes every directory of the attempt; waits a moment for processes on their way out.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let mut last = None;
+        for _ in 0..400 {
+            last = None;
+            for directory in self.directories() {
+                if let Err(error) = std::fs::remove_dir(&directory)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    last = Some(error);
+                }
+            }
+            if last.is_none() {
+                return Ok(());
+            }
+            pause(Duration::from_millis(5));
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let text = self.read_limit("memory", "memory.oom_control", "memory.events").unwrap_or_default();
+        field(&text, "oom_kill")
+    }
+
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        self.read_limit("memory", "memory.max_usage_in_bytes", "memory.peak").ok()?.parse().ok()
+    }
+
+    pub(crate) fn cpu_ms(&self) -> Option<u64> {
+        if self.layout == Layout::Unified {
+            let text = self.read_limit("cpu", "", "cpu.stat").ok()?;
+            return Some(field(&text, "usage_usec") / 1000);
+        }
+        let nanos: u64 = self.read_limit("cpuacct", "cpuacct.usage", "").ok()?.parse().ok()?;
+        Some(nanos / 1_000_000)
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Waits without a thread of its own: `poll` on nothing.
+pub(crate) fn pause(time: Duration) {
+    let none: &mut [PollFd<'_>] = &mut [];
+    debug_assert!(PollFlags::empty().is_empty(), "nothing is waited for");
+    let _ = poll(none, rustix::event::Timespec::try_from(time).ok().as_ref());
+}

@@ -1,0 +1,125 @@
+//! What runs in the job's first process: Landlock and the last checks before the start, `execve` after it.
+
+use crate::sys;
+use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope};
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{BorrowedFd, RawFd};
+
+/// The one ABI that this code is written for: files, references, truncation, TCP ports, device requests, scopes.
+const LANDLOCK: ABI = ABI::V6;
+
+/// What the first process says about itself before it waits for its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Word {
+    pub(crate) no_new_privs: bool,
+    pub(crate) death_signal: bool,
+    pub(crate) landlock: String,
+    pub(crate) landlock_held: bool,
+}
+
+/// Why `execve` did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExecFailure {
+    pub(crate) errno: i32,
+}
+
+/// Runs the job's program. The descriptors live as long as the process that carries them; all are closed on `execve`.
+#[derive(Debug, Clone)]
+pub(crate) struct JobExecutor {
+    pub(crate) report: RawFd,
+    pub(crate) failure: RawFd,
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) writable: Vec<String>,
+}
+
+fn tell(fd: RawFd, value: &impl Serialize) -> Result<(), String> {
+    let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    let written = rustix::io::write(sys::borrow(fd), &bytes).map_err(|error| error.to_string())?;
+    if written == bytes.len() { Ok(()) } else { Err("short write to the report pipe".to_owned()) }
+}
+
+impl JobExecutor {
+    fn landlock(&self) -> Result<(String, bool), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let read = AccessFs::from_read(LANDLOCK);
+        let all = AccessFs::from_all(LANDLOCK);
+        let mut rules = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(all)
+            .map_err(|error| text(&error))?
+            .scope(Scope::from_all(LANDLOCK))
+            .map_err(|error| text(&error))?
+            .create()
+            .map_err(|error| text(&error))?
+            .add_rule(PathBeneath::new(PathFd::new("/").map_err(|error| text(&error))?, read))
+            .map_err(|error| text(&error))?;
+        for path in &self.writable {
+            let Ok(fd) = PathFd::new(path) else { continue };
+            let directory = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+            let access = if directory { all } else { AccessFs::from_file(LANDLOCK) };
+            rules = rules.add_rule(PathBeneath::new(fd, access)).map_err(|error| text(&error))?;
+        }
+        let status = rules.restrict_self().map_err(|error| text(&error))?;
+        let held = status.ruleset == RulesetStatus::FullyEnforced;
+        let word = match status.ruleset {
+            RulesetStatus::FullyEnforced => "fully enforced",
+            RulesetStatus::PartiallyEnforced => "partially enforced",
+            RulesetStatus::NotEnforced => "not enforced",
+        };
+        Ok((format!("{word}, abi 6"), held))
+    }
+
+    fn candidates(&self) -> Vec<String> {
+        let Some(program) = self.argv.first() else { return Vec::new() };
+        if program.contains('/') {
+            return vec![program.clone()];
+        }
+        let path = self.env.iter().find(|(name, _)| name == "PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", |(_, value)| value);
+        path.split(':').map(|directory| if directory.is_empty() { program.clone() } else { format!("{directory}/{program}") }).collect()
+    }
+
+    fn run(&self) -> i32 {
+        let texts = |list: Vec<String>| list.into_iter().filter_map(|text| CString::new(text).ok()).collect::<Vec<_>>();
+        let argv = texts(self.argv.clone());
+        let env = texts(self.env.iter().map(|(name, value)| format!("{name}={value}")).collect());
+        let mut worst = libc::ENOENT;
+        for candidate in texts(self.candidates()) {
+            match sys::execve(&candidate, &argv, &env) {
+                libc::ENOENT | libc::ENOTDIR => {}
+                errno => worst = errno,
+            }
+        }
+        worst
+    }
+}
+
+impl Executor for JobExecutor {
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        let refuse = ExecutorValidationError::ArgValidationError;
+        let death_signal = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_ok();
+        let no_new_privs = rustix::thread::no_new_privs().unwrap_or(false);
+        let (landlock, landlock_held) = self.landlock().unwrap_or_else(|error| (error, false));
+        tell(self.report, &Word { no_new_privs, death_signal, landlock, landlock_held }).map_err(refuse)
+    }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // `execve` is given the environment: nothing of this process's own goes over.
+        Ok(())
+    }
+
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        let errno = self.run();
+        let _ = tell(self.failure, &ExecFailure { errno });
+        sys::exit_now(if errno == libc::ENOENT { 127 } else { 126 })
+    }
+}
+
+/// For descriptors that the executor carries by number.
+pub(crate) fn raw(fd: BorrowedFd<'_>) -> RawFd {
+    std::os::fd::AsRawFd::as_raw_fd(&fd)
+}

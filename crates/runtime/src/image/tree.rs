@@ -1,0 +1,1 @@
+//! Paths below a tree that an image cannot leave.

@@ -1,0 +1,142 @@
+//! Reading back what really isolates a job, from the kernel and never from the plan.
+
+use crate::cgroup::Cgroup;
+use crate::executor::Word;
+use crate::sandbox::AttemptSpec;
+use std::path::Path;
+use vocabulary::isolation::{IsolationReport, Layer, LayerVerdict};
+
+struct Reader {
+    pid: i32,
+    layers: Vec<Layer>,
+}
+
+impl Reader {
+    fn add(&mut self, name: &str, held: bool, observed: impl Into<String>) {
+        let verdict = if held { LayerVerdict::Held } else { LayerVerdict::Absent };
+        self.layers.push(Layer { name: name.to_owned(), asked: true, verdict, observed: observed.into() });
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.pid)).unwrap_or_default()
+    }
+
+    fn namespace(&mut self, file: &str, name: &str) {
+        let link = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{file}")).map(|path| path.display().to_string()).unwrap_or_default();
+        let (theirs, ours) = (link(&self.pid.to_string()), link("self"));
+        // This process left the host's mount namespace itself: compare with the host's first process as well.
+        let host = link("1");
+        self.add(name, !theirs.is_empty() && theirs != ours && theirs != host, theirs);
+    }
+
+    fn limit(&mut self, name: &str, observed: std::io::Result<String>, want: impl Fn(&str) -> bool) {
+        let observed = observed.unwrap_or_else(|error| error.to_string());
+        self.add(name, want(&observed), observed);
+    }
+}
+
+/// Reads everything. The job's first process waits for its start meanwhile.
+pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: &Word) -> IsolationReport {
+    let mut reader = Reader { pid, layers: Vec::new() };
+    for (file, name) in [
+        ("user", "user_namespace"),
+        ("pid", "pid_namespace"),
+        ("mnt", "mount_namespace"),
+        ("net", "network_namespace"),
+        ("ipc", "ipc_namespace"),
+        ("uts", "uts_namespace"),
+        ("cgroup", "cgroup_namespace"),
+    ] {
+        reader.namespace(file, name);
+    }
+    maps(&mut reader, spec);
+    status(&mut reader, word);
+    reader.add("landlock", word.landlock_held, word.landlock.clone());
+    reader.add("parent_death_signal", word.death_signal, if word.death_signal { "SIGKILL" } else { "none" });
+    mounts(&mut reader);
+    limits(&mut reader, spec, cgroup);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    IsolationReport { backend: "libcontainer 0.7.0".to_owned(), cgroup_layout: cgroup.layout().name().to_owned(), kernel, layers: reader.layers }
+}
+
+fn maps(reader: &mut Reader, spec: &AttemptSpec) {
+    for (file, name) in [("uid_map", "uid_map"), ("gid_map", "gid_map")] {
+        let text = reader.file(file);
+        let seen: Vec<&str> = text.split_whitespace().collect();
+        let want = ["0".to_owned(), spec.id_base.to_string(), crate::limits::ID_BLOCK.to_string()];
+        reader.add(name, seen == want, seen.join(" "));
+    }
+}
+
+fn status(reader: &mut Reader, word: &Word) {
+    let text = reader.file("status");
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned();
+    let privileges = field("NoNewPrivs");
+    reader.add("no_new_privileges", privileges == "1" && word.no_new_privs, format!("NoNewPrivs: {privileges}"));
+    let seccomp = field("Seccomp");
+    reader.add("seccomp", seccomp == "2", format!("Seccomp: {seccomp}, filters: {}", field("Seccomp_filters")));
+    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name, field(name)));
+    let none = sets.iter().all(|(_, value)| !value.is_empty() && value.bytes().all(|byte| byte == b'0'));
+    let seen: Vec<String> = sets.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    reader.add("capabilities_dropped", none, seen.join(", "));
+}
+
+fn mounts(reader: &mut Reader) {
+    let text = reader.file("mountinfo");
+    let mut points: Vec<(String, String)> = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.split(' ').skip(4);
+        if let (Some(point), Some(flags)) = (parts.next(), parts.next()) {
+            points.push((point.to_owned(), flags.to_owned()));
+        }
+    }
+    // The last mount on a point is the one that is seen.
+    let flags = |point: &str| points.iter().rev().find(|(at, _)| at == point).map(|(_, flags)| flags.clone());
+    let has = |flags: &Option<String>, name: &str| flags.as_ref().is_some_and(|flags| flags.split(',').any(|flag| flag == name));
+    let root = flags("/");
+    reader.add("readonly_root", has(&root, "ro"), format!("/ {}", root.unwrap_or_default()));
+    let loose: Vec<&str> = points.iter().filter(|(_, flags)| !flags.split(',').any(|flag| flag == "nosuid")).map(|(at, _)| at.as_str()).collect();
+    // Device nodes, masks and the read-only binds below /proc are single files or inherit the flags that matter.
+    let loose: Vec<&str> = loose.into_iter().filter(|at| !at.starts_with("/dev/") && !at.starts_with("/proc/") && !at.starts_with("/sys/")).collect();
+    reader.add("nosuid_mounts", loose.is_empty(), if loose.is_empty() { "every mount is nosuid".to_owned() } else { loose.join(", ") });
+    let root_directory = format!("/proc/{}/root", reader.pid);
+    let mut open = Vec::new();
+    for path in crate::sandbox::masked() {
+        if Path::new(&format!("{root_directory}{path}")).exists() && flags(path).is_none() {
+            open.push(*path);
+        }
+    }
+    let masked = crate::sandbox::masked().iter().filter(|path| flags(path).is_some()).count();
+    reader.add("masked_paths", open.is_empty(), if open.is_empty() { format!("{masked} masked, others are not on this kernel") } else { open.join(", ") });
+    let sys = flags("/proc/sys");
+    reader.add("readonly_proc_sys", has(&sys, "ro"), format!("/proc/sys {}", sys.unwrap_or_default()));
+}
+
+fn limits(reader: &mut Reader, spec: &AttemptSpec, cgroup: &Cgroup) {
+    let page = 4096;
+    let memory = spec.limits.memory_bytes;
+    reader.limit("memory_limit", cgroup.read_limit("memory", "memory.limit_in_bytes", "memory.max"), |seen| {
+        seen.parse::<u64>().is_ok_and(|seen| seen <= memory && seen + page > memory)
+    });
+    reader.limit("swap_limit", cgroup.read_limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"), |seen| {
+        seen.parse::<u64>().is_ok_and(|seen| seen <= memory)
+    });
+    let quota = spec.limits.cpu_millis.saturating_mul(100);
+    reader.limit("cpu_limit", cgroup.read_limit("cpu", "cpu.cfs_quota_us", "cpu.max"), |seen| {
+        seen.split(' ').next().and_then(|text| text.parse::<u64>().ok()) == Some(quota)
+    });
+    reader.limit("pids_limit", cgroup.read_limit("pids", "pids.max", "pids.max"), |seen| seen.parse::<u64>().ok() == Some(spec.limits.pids));
+    let member = std::fs::read_to_string(cgroup.handle().join("cgroup.procs")).unwrap_or_default().lines().any(|line| line.parse::<i32>().ok() == Some(reader.pid));
+    reader.add("cgroup_kill", member && cgroup.handle().join("cgroup.kill").exists(), cgroup.handle().display().to_string());
+    match cgroup.layout() {
+        crate::cgroup::Layout::Unified => {
+            // The device filter is a program that only the kernel can list; the probe job of the node tries a device.
+            reader.layers.push(Layer { name: "device_filter".to_owned(), asked: true, verdict: LayerVerdict::NotObservable, observed: "bpf".to_owned() });
+        }
+        crate::cgroup::Layout::Hybrid | crate::cgroup::Layout::Legacy => {
+            let list = cgroup.read_limit("devices", "devices.list", "").unwrap_or_default();
+            let open = list.lines().any(|line| line.starts_with('a'));
+            reader.add("device_filter", !list.is_empty() && !open, list.lines().collect::<Vec<_>>().join("; "));
+        }
+    }
+}

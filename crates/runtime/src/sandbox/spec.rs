@@ -1,0 +1,173 @@
+//! The OCI runtime specification of one attempt: pure, the same attempt gives the same bytes.
+
+use super::AttemptSpec;
+use crate::limits::ID_BLOCK;
+use serde_json::{Value, json};
+use thiserror::Error;
+use vocabulary::job::SandboxGrant;
+
+/// Why an attempt cannot be put into a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SpecError {
+    /// A field breaks a rule.
+    #[error("{field}: {rule}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// The rule.
+        rule: String,
+    },
+}
+
+fn wrong(field: &'static str, rule: impl Into<String>) -> SpecError {
+    SpecError::Field { field, rule: rule.into() }
+}
+
+/// Places that the sandbox makes itself: nothing is bound there.
+const OWN: [&str; 4] = ["/proc", "/dev", "/sys", "/tmp"];
+
+/// What nobody inside may read. A path that the kernel does not have is skipped.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// What nobody inside may write.
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Paths that are masked.
+pub(crate) fn masked() -> &'static [&'static str] {
+    &MASKED
+}
+
+fn check(spec: &AttemptSpec) -> Result<(), SpecError> {
+    let nul = |text: &str| text.contains('\0');
+    if spec.argv.first().is_none_or(String::is_empty) || spec.argv.iter().any(|text| nul(text)) {
+        return Err(wrong("argv", "at least a program, no NUL bytes"));
+    }
+    if spec.env.iter().any(|(name, value)| name.is_empty() || name.contains('=') || nul(name) || nul(value)) {
+        return Err(wrong("env", "names are not empty, without `=`; no NUL bytes"));
+    }
+    if spec.uid >= ID_BLOCK || spec.gid >= ID_BLOCK {
+        return Err(wrong("uid", format!("ids inside are below {ID_BLOCK}")));
+    }
+    if spec.id_base < ID_BLOCK || spec.id_base.checked_add(ID_BLOCK).is_none() {
+        return Err(wrong("id_base", format!("{ID_BLOCK} or more: the host's own ids are never given away")));
+    }
+    if !spec.cwd.starts_with('/') || nul(&spec.cwd) || has_parent(&spec.cwd) {
+        return Err(wrong("cwd", "an absolute path without `..`"));
+    }
+    // A directory of descriptors would be a way out of the new root.
+    if OWN.iter().take(3).any(|own| below(&spec.cwd, own)) {
+        return Err(wrong("cwd", "not below /proc, /dev or /sys"));
+    }
+    if spec.hostname.is_empty() || spec.hostname.len() > 63 || !spec.hostname.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(wrong("hostname", "1 to 63 letters, digits or `-`"));
+    }
+    if spec.cgroup_parent.is_empty() || spec.cgroup_parent.starts_with('/') || has_parent(&spec.cgroup_parent) {
+        return Err(wrong("cgroup_parent", "a relative path without `..`"));
+    }
+    if spec.limits.memory_bytes < 4 << 20 || spec.limits.pids == 0 || spec.limits.cpu_millis < 10 {
+        return Err(wrong("limits", "at least 4 MiB of memory, 10 thousandths of a core and one process"));
+    }
+    if i64::try_from(spec.limits.memory_bytes).is_err() || i64::try_from(spec.limits.pids).is_err() || spec.limits.cpu_millis > 10_000_000 {
+        return Err(wrong("limits", "larger than the kernel can count"));
+    }
+    for bind in &spec.binds {
+        if !bind.source.is_absolute() {
+            return Err(wrong("binds", format!("source `{}` is not absolute", bind.source.display())));
+        }
+        if !bind.target.starts_with('/') || bind.target == "/" || has_parent(&bind.target) || nul(&bind.target) {
+            return Err(wrong("binds", format!("target `{}` is not an absolute path without `..`", bind.target)));
+        }
+        if OWN.iter().any(|own| below(&bind.target, own)) {
+            return Err(wrong("binds", format!("target `{}` lies where the sandbox mounts itself", bind.target)));
+        }
+    }
+    Ok(())
+}
+
+fn has_parent(path: &str) -> bool {
+    path.split('/').any(|part| part == ".." || part == ".")
+}
+
+fn below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": source, "options": options})
+}
+
+/// Builds the specification. `open_files` is the hard limit of the calling process: nobody inside gets more.
+///
+/// # Errors
+/// When a field of the attempt breaks a rule.
+pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64) -> Result<Value, SpecError> {
+    check(spec)?;
+    let half = format!("size={}", spec.limits.memory_bytes / 2);
+    let exec = if spec.grants.contains(&SandboxGrant::MayCompile) { "exec" } else { "noexec" };
+    let mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &half]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", exec, "mode=1777", &half]),
+    ];
+    let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let map = json!([{"containerID": 0, "hostID": spec.id_base, "size": ID_BLOCK}]);
+    // Microseconds of CPU per 100 ms.
+    let quota = spec.limits.cpu_millis.saturating_mul(100);
+    let files = open_files.min(1_048_576);
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": root, "readonly": true},
+        "hostname": spec.hostname,
+        "mounts": mounts,
+        "process": {
+            "terminal": false,
+            "user": {"uid": spec.uid, "gid": spec.gid, "umask": 18},
+            "args": spec.argv,
+            "env": env,
+            "cwd": spec.cwd,
+            "noNewPrivileges": true,
+            "oomScoreAdj": 500,
+            "capabilities": {"bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": []},
+            "rlimits": [
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+                {"type": "RLIMIT_NOFILE", "soft": files, "hard": files},
+            ],
+        },
+        "linux": {
+            "cgroupsPath": cgroup_path,
+            "namespaces": [
+                {"type": "user"}, {"type": "pid"}, {"type": "mount"}, {"type": "network"},
+                {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"},
+            ],
+            "uidMappings": map,
+            "gidMappings": map,
+            "resources": {
+                "devices": [{"allow": false, "access": "rwm"}],
+                "memory": {"limit": spec.limits.memory_bytes, "swap": spec.limits.memory_bytes},
+                "cpu": {"quota": quota, "period": 100_000},
+                "pids": {"limit": spec.limits.pids},
+            },
+            "rootfsPropagation": "private",
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
+            "seccomp": crate::seccomp::profile(&spec.grants),
+        },
+    }))
+}

@@ -1,0 +1,121 @@
+//! The shim: one process with one thread per attempt, from before the sandbox until after its end.
+
+mod assemble;
+mod control;
+mod events;
+
+use crate::sandbox::AttemptSpec;
+use crate::supervisor::ShimState;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use vocabulary::job::ExitReason;
+
+/// The hidden verb.
+pub const VERB: &str = "__shim";
+
+/// What a shim says to whoever started it, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "snake_case")]
+pub(crate) enum FirstWord {
+    Created,
+    Failed { detail: String },
+}
+
+/// One call over `ctl.sock`: a line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub(crate) request: Request,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    Status,
+    Start,
+    Stop { grace_ms: u64, reason: ExitReason },
+    Kill { reason: ExitReason },
+    Renew { deadline_boottime_ms: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    State { state: ShimState },
+    Done,
+    Refused { detail: String },
+}
+
+/// Runs the shim if the arguments ask for it. A program that is to be started by
+/// [`crate::supervisor::Supervisor`] calls this in the first line of `main`, before any thread.
+#[must_use]
+pub fn branch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.into_iter().skip(1);
+    if arguments.next()? != VERB {
+        return None;
+    }
+    let Some(directory) = arguments.next() else { return Some(ExitCode::from(2)) };
+    Some(run(Path::new(&directory)))
+}
+
+/// The attempt's directory, held by a descriptor: its path may be covered by a mount of ours.
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+impl Directory {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
+    }
+}
+
+fn run(path: &Path) -> ExitCode {
+    // The lock came as standard input and the ear of the agent as standard output: both move away from there, since
+    // the job's first process is a copy of this one.
+    let moved = (|| -> std::io::Result<(OwnedFd, std::fs::File)> {
+        let lock = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 10)?;
+        let word = rustix::io::fcntl_dupfd_cloexec(std::io::stdout().as_fd(), 10)?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        Ok((lock, word.into()))
+    })();
+    let Ok((lock, mut word)) = moved else { return ExitCode::from(2) };
+    let _ = rustix::process::setsid();
+    let mut say = |first: &FirstWord| {
+        let _ = serde_json::to_writer(&mut word, first);
+        let _ = word.flush();
+    };
+    let created = prepare(path);
+    let code = match created {
+        Ok((directory, created)) => {
+            say(&FirstWord::Created);
+            drop(word);
+            match events::watch(&directory, created) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    let _ = std::fs::write(directory.join("shim.err"), error.to_string());
+                    ExitCode::from(125)
+                }
+            }
+        }
+        Err(detail) => {
+            say(&FirstWord::Failed { detail });
+            ExitCode::from(125)
+        }
+    };
+    drop(lock);
+    code
+}
+
+fn prepare(path: &Path) -> Result<(Directory, assemble::Created), String> {
+    let fd = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(|error| format!("open the attempt's directory: {error}"))?;
+    let directory = Directory(fd);
+    let plan = std::fs::read(directory.join("plan.json")).map_err(|error| format!("read plan.json: {error}"))?;
+    let spec: AttemptSpec = serde_json::from_slice(&plan).map_err(|error| format!("plan.json: {error}"))?;
+    let created = assemble::create(&directory, spec)?;
+    Ok((directory, created))
+}

@@ -1,0 +1,257 @@
+//! From an attempt to a sandbox that stands and was read back, its program not yet started.
+
+use super::Directory;
+use crate::cgroup::{Cgroup, Layout, pause};
+use crate::executor::{JobExecutor, Word, raw};
+use crate::sandbox::{AttemptSpec, BindMount};
+use crate::{limits, report, sys};
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use std::fs::File;
+use std::io::{PipeReader, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use vocabulary::job::SandboxGrant;
+
+/// A made sandbox.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) spec: AttemptSpec,
+    pub(crate) container: Container,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) stdout: PipeReader,
+    pub(crate) stderr: PipeReader,
+    pub(crate) failure: PipeReader,
+}
+
+/// Where the sandbox is put together. Only this process's own mount namespace sees it, and it ends with it.
+const STAGE: &str = "/tmp";
+
+fn because<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> String {
+    let what = what.into();
+    move |error| format!("{what}: {error}")
+}
+
+pub(super) fn create(directory: &Directory, spec: AttemptSpec) -> Result<Created, String> {
+    let cgroup = Cgroup::of(&spec);
+    if cgroup.layout() == Layout::Legacy {
+        return Err("this machine has legacy control groups alone: jobs cannot be killed safely there".to_owned());
+    }
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1_048_576);
+    let root = format!("{STAGE}/root");
+    let oci = crate::sandbox::oci_spec(&spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
+    let log = spec.log_dir.clone();
+    if let Some(log) = &log {
+        std::fs::create_dir_all(log).map_err(because("create the log's directory"))?;
+    }
+    mounts(&spec, &root)?;
+    std::fs::create_dir(format!("{STAGE}/bundle")).map_err(because("create the bundle"))?;
+    let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
+    std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
+    sys::write_durably(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
+    let made = container(&spec, cgroup.clone());
+    let created = match made {
+        Ok(created) => created,
+        Err(error) => {
+            let _ = cgroup.kill(Duration::from_secs(5));
+            let _ = cgroup.remove();
+            return Err(error);
+        }
+    };
+    Ok(created).and_then(|(created, word)| match read_back(directory, &created, &word) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            let _ = created.cgroup.kill(Duration::from_secs(5));
+            let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(created.pid), rustix::process::WaitOptions::empty());
+            let _ = created.cgroup.remove();
+            Err(error)
+        }
+    })
+}
+
+fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<(), String> {
+    let report = report::read(&created.spec, &created.cgroup, created.pid, word);
+    let bytes = serde_json::to_vec(&report).map_err(because("write the isolation report"))?;
+    sys::write_durably(&directory.join("isolation.json"), &bytes).map_err(because("keep the isolation report"))?;
+    let missing = report.missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let seen: Vec<String> = report.layers.iter().filter(|layer| missing.contains(&layer.name.as_str())).map(|layer| format!("{} ({})", layer.name, layer.observed)).collect();
+    Err(format!("layers of isolation are absent: {}", seen.join(", ")))
+}
+
+fn tree(path: &Path) -> Result<OwnedFd, String> {
+    rustix::mount::open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(because(format!("open `{}`", path.display())))
+}
+
+fn attach(tree: &OwnedFd, place: impl AsFd) -> Result<(), String> {
+    rustix::mount::move_mount(tree, "", place, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH).map_err(because("attach a mount"))
+}
+
+fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
+    sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(because("make mounts private"))?;
+    let namespace = sys::user_namespace(spec.id_base, limits::ID_BLOCK).map_err(because("make a user namespace"))?;
+    // Everything that lies on the host is opened before the stage covers a part of it.
+    let image = tree(&spec.image_root)?;
+    sys::idmap(image.as_fd(), namespace.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV).map_err(because("shift the ids of the image"))?;
+    let mut binds = Vec::new();
+    for bind in &spec.binds {
+        let fd = tree(&bind.source)?;
+        let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        if bind.readonly {
+            attributes |= libc::MOUNT_ATTR_RDONLY;
+        }
+        if !bind.exec && !spec.grants.contains(&SandboxGrant::MayCompile) {
+            attributes |= libc::MOUNT_ATTR_NOEXEC;
+        }
+        sys::set_attributes(fd.as_fd(), attributes).map_err(because(format!("set flags of `{}`", bind.target)))?;
+        binds.push((bind, fd));
+    }
+    stage(spec, root, &image)?;
+    for (bind, fd) in binds {
+        let place = place(root, bind, is_directory(&fd)?, spec.id_base)?;
+        attach(&fd, &place).map_err(|error| format!("`{}`: {error}", bind.target))?;
+    }
+    Ok(())
+}
+
+fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> {
+    let none: Option<&std::ffi::CStr> = None;
+    let _ = none;
+    rustix::mount::mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=16m").map_err(because("mount the stage"))?;
+    for name in ["lower", "upper", "work", "root", "state"] {
+        std::fs::create_dir(format!("{STAGE}/{name}")).map_err(because("create the stage"))?;
+    }
+    std::os::unix::fs::chown(format!("{STAGE}/upper"), Some(spec.id_base), Some(spec.id_base)).map_err(because("give the root to the job"))?;
+    let lower = open(format!("{STAGE}/lower"), OFlags::PATH | OFlags::DIRECTORY)?;
+    attach(image, &lower)?;
+    let options = std::ffi::CString::new(format!("lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work")).map_err(because("overlay"))?;
+    rustix::mount::mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).map_err(because("mount the overlay"))?;
+    for (name, text) in [
+        ("/etc/hostname", format!("{}\n", spec.hostname)),
+        ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", spec.hostname)),
+        ("/etc/resolv.conf", "# this job has no network\n".to_owned()),
+    ] {
+        let file = make(root, name, false, spec.id_base)?;
+        let file = File::options().write(true).truncate(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(because(format!("write `{name}`")))?;
+        std::io::Write::write_all(&mut &file, text.as_bytes()).map_err(because(format!("write `{name}`")))?;
+    }
+    Ok(())
+}
+
+fn open(path: String, flags: OFlags) -> Result<OwnedFd, String> {
+    rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(because(format!("open `{path}`")))
+}
+
+fn is_directory(fd: &OwnedFd) -> Result<bool, String> {
+    let stat = rustix::fs::fstat(fd).map_err(because("look at a bind"))?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+fn place(root: &str, bind: &BindMount, directory: bool, owner: u32) -> Result<OwnedFd, String> {
+    make(root, &bind.target, directory, owner).map_err(|error| format!("bind target: {error}"))
+}
+
+/// Finds or makes a path below the root, links resolved inside it, and opens it without following a last link out.
+fn make(root: &str, path: &str, directory: bool, owner: u32) -> Result<OwnedFd, String> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let top = open(root.to_owned(), OFlags::PATH | OFlags::DIRECTORY)?;
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let mut built = String::from(".");
+    for (index, part) in parts.iter().enumerate() {
+        let parent = rustix::fs::openat2(&top, built.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(because(format!("`{path}`")))?;
+        built = format!("{built}/{part}");
+        let wants_directory = directory || index + 1 < parts.len();
+        match rustix::fs::openat2(&top, built.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Ok(_) => continue,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(format!("`{path}`: {error}")),
+        }
+        if wants_directory {
+            rustix::fs::mkdirat(&parent, *part, Mode::from_raw_mode(0o755)).map_err(because(format!("create `{path}`")))?;
+        } else {
+            rustix::fs::openat(&parent, *part, OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))
+                .map_err(because(format!("create `{path}`")))?;
+        }
+        rustix::fs::chownat(&parent, *part, Some(rustix::fs::Uid::from_raw(owner)), Some(rustix::fs::Gid::from_raw(owner)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(because(format!("create `{path}`")))?;
+    }
+    let found = rustix::fs::openat2(&top, built.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(because(format!("`{path}`")))?;
+    if is_directory(&found)? != directory {
+        return Err(format!("`{path}` is in the image, but of the wrong kind"));
+    }
+    Ok(found)
+}
+
+fn container(spec: &AttemptSpec, cgroup: Cgroup) -> Result<(Created, Word), String> {
+    let pipe = || std::io::pipe().map_err(because("make a pipe"));
+    let ((stdout, stdout_write), (stderr, stderr_write)) = (pipe()?, pipe()?);
+    let ((mut report, report_write), (failure, failure_write)) = (pipe()?, pipe()?);
+    // The job may open its own output again by /dev/stdout.
+    let (uid, gid) = (spec.id_base.saturating_add(spec.uid), spec.id_base.saturating_add(spec.gid));
+    for fd in [stdout_write.as_fd(), stderr_write.as_fd()] {
+        rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid))).map_err(because("give the output to the job"))?;
+    }
+    let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
+    let mut writable = vec!["/tmp".to_owned(), "/dev".to_owned()];
+    writable.extend(spec.binds.iter().filter(|bind| !bind.readonly).map(|bind| bind.target.clone()));
+    let executor = JobExecutor {
+        report: raw(report_write.as_fd()),
+        failure: raw(failure_write.as_fd()),
+        argv: spec.argv.clone(),
+        env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        writable,
+    };
+    let container = ContainerBuilder::new(spec.attempt.to_string(), SyscallType::default())
+        .with_root_path(format!("{STAGE}/state"))
+        .map_err(because("sandbox"))?
+        .with_executor(executor)
+        .with_stdin(OwnedFd::from(null))
+        .with_stdout(OwnedFd::from(stdout_write))
+        .with_stderr(OwnedFd::from(stderr_write))
+        .validate_id()
+        .map_err(because("sandbox"))?
+        .as_init(format!("{STAGE}/bundle"))
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| chain(&error))?;
+    // The score that the job has was set on this process first.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    drop((report_write, failure_write));
+    let pid = container.pid().ok_or("the sandbox has no first process")?.as_raw();
+    let raw_pid = rustix::process::Pid::from_raw(pid).ok_or("the sandbox has no first process")?;
+    let pidfd = rustix::process::pidfd_open(raw_pid, rustix::process::PidfdFlags::empty()).map_err(because("hold the first process"))?;
+    cgroup.join_handle(pid).map_err(because("join the unified control group"))?;
+    let network = File::open(format!("/proc/{pid}/ns/net")).map_err(because("open the job's network"))?;
+    sys::loopback_up(network.as_fd()).map_err(because("bring the loopback interface up"))?;
+    let word = first_word(&mut report)?;
+    Ok((Created { spec: spec.clone(), container, cgroup, pid, pidfd, stdout, stderr, failure }, word))
+}
+
+/// The executor's word: one small write, so one read takes it whole.
+fn first_word(report: &mut PipeReader) -> Result<Word, String> {
+    let mut bytes = [0; 4096];
+    let read = report.read(&mut bytes).map_err(because("read the executor's report"))?;
+    pause(Duration::ZERO);
+    serde_json::from_slice(bytes.get(..read).unwrap_or_default()).map_err(because("the executor's report"))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

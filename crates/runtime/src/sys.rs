@@ -1,0 +1,158 @@
+//! The few system calls that no safe crate offers, and small helpers over files.
+
+#![expect(unsafe_code, reason = "mount_setattr, fork for a parked user namespace, unshare and setns of one thread")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+/// Writes a file so that after a crash it is there whole or not at all.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().ok_or_else(|| io::Error::other("path without a directory"))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = parent.join(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// The id that the kernel drew at its start.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Standard base64 with padding (RFC 4648 section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
+/// A user namespace whose only use is its map: made by a child that ends at once.
+pub(crate) fn user_namespace(id_base: u32, count: u32) -> io::Result<OwnedFd> {
+    let (mut told, tell) = io::pipe()?;
+    let (hold, held) = io::pipe()?;
+    // SAFETY: the shim has one thread, so the child may go on using the heap and the standard library.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        drop(told);
+        drop(held);
+        // SAFETY: unshare takes no pointer; a new user namespace shares no memory-unsafe state with the parent.
+        let made = unsafe { libc::unshare(libc::CLONE_NEWUSER) } == 0;
+        let _ = (&tell).write_all(&[u8::from(made)]);
+        let mut end = [0];
+        let _ = (&hold).read(&mut end);
+        // SAFETY: ends the child without running the parent's destructors.
+        unsafe { libc::_exit(0) };
+    }
+    drop(tell);
+    drop(hold);
+    let result = map_and_open(&mut told, pid, id_base, count);
+    drop(held);
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for one int; the pid is our own unreaped child.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    result
+}
+
+fn map_and_open(told: &mut io::PipeReader, pid: i32, id_base: u32, count: u32) -> io::Result<OwnedFd> {
+    let mut made = [0];
+    told.read_exact(&mut made)?;
+    if made != [1] {
+        return Err(io::Error::other("the kernel refused a user namespace"));
+    }
+    let map = format!("0 {id_base} {count}");
+    std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), &map)?;
+    Ok(File::open(format!("/proc/{pid}/ns/user"))?.into())
+}
+
+/// Shifts the ids of a detached mount and takes rights from it.
+pub(crate) fn idmap(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    mount_setattr(tree, libc::MOUNT_ATTR_IDMAP | attributes, u64::try_from(user_namespace.as_raw_fd()).map_err(io::Error::other)?)
+}
+
+/// Takes rights from a detached mount.
+pub(crate) fn set_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    mount_setattr(tree, attributes, 0)
+}
+
+fn mount_setattr(tree: BorrowedFd<'_>, attr_set: u64, userns_fd: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd };
+    // SAFETY: the path is a C string, the structure is as long as the size says, both live through the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attr, size_of::<libc::mount_attr>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread its own mount namespace. Only for processes with one thread.
+pub(crate) fn own_mount_namespace() -> io::Result<()> {
+    // SAFETY: unshare takes no pointer; the descriptor table stays shared with nobody else.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Brings the loopback interface of another network namespace up. Only for processes with one thread.
+pub(crate) fn loopback_up(network: BorrowedFd<'_>) -> io::Result<()> {
+    let own = File::open("/proc/self/ns/net")?;
+    enter_network(network)?;
+    let result = set_loopback();
+    // Without the way back nothing of this process may go on.
+    enter_network(std::os::fd::AsFd::as_fd(&own))?;
+    result
+}
+
+fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: setns takes a descriptor that is borrowed and alive, and a flag.
+    if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_loopback() -> io::Result<()> {
+    // SAFETY: plain socket creation; the result is checked before it is owned.
+    let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `raw` is a fresh descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *place = libc::c_char::try_from(*byte).map_err(io::Error::other)?;
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(io::Error::other)?;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives through the call.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Replaces the process; comes back only with the error number.
+pub(crate) fn execve(program: &std::ffi::CStr, argv: &[std::ffi::CString], env: &[std::ffi::CString]) -> i32 {
+    let pointers = |list: &[std::ffi::CString]| -> Vec<*const libc::c_char> { list.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect() };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: resets one signal to its default; programs expect a broken pipe to end them, and ignoring is inherited.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: both lists end with a null pointer and every string lives through the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Ends the process at once, without destructors.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes a number, never returns.
+    unsafe { libc::_exit(code) }
+}
+
+/// Lends a descriptor that the process keeps open until it ends.
+pub(crate) fn borrow(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: called only in the job's first process with descriptors that nobody closes before `execve`.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
