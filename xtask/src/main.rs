@@ -1,2 +1,73 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: everything that is done to this workspace, as one list.
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program for developers: it prints, reads the environment and measures its own steps"
+)]
+
+mod layers;
+mod openapi;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  setup     install what the workspace needs (Debian packages, cargo-nextest, cargo-deny); says so before it does it
+  test      everything that must pass: setup, layers, tidy, deny, clippy, build, openapi, doctests, tests
+  layers    check the law of layers from `cargo metadata`
+  tidy      check the tree: no paths of a machine, no unfinished marks
+  openapi   write openapi/operator-v1.json (--check: fail when it differs)
+  help      this list
+
+Not built yet, and refused by name: demo, bench.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        ["setup"] => setup::run(),
+        ["test"] => test::run(),
+        ["layers"] => layers::run(),
+        ["tidy"] => tidy::run(),
+        ["openapi"] => openapi::run(false),
+        ["openapi", "--check"] => openapi::run(true),
+        ["demo" | "bench", ..] => Err(anyhow::anyhow!(
+            "not built yet: it needs jobs, which this version does not have; `cargo xtask test` shows what it has"
+        )),
+        [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command in the workspace's root, showing it first; fails when it does.
+fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    println!("$ {program} {}", arguments.join(" "));
+    let status = std::process::Command::new(program).args(arguments).current_dir(root()).status()?;
+    anyhow::ensure!(status.success(), "`{program} {}` failed: {status}", arguments.join(" "));
+    Ok(())
+}
+
+/// The workspace's root.
+fn root() -> std::path::PathBuf {
+    let own = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| "xtask".into()));
+    own.parent().map_or_else(|| ".".into(), std::path::Path::to_owned)
+}
+
+/// The cargo that runs us.
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}

@@ -1,0 +1,95 @@
+//! What a fresh Debian 12 with Rust lacks, said before it is installed, skipped where present.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+/// A package, the file by which we know that it is there, and what it is for.
+type Package = (&'static str, &'static str, &'static str);
+
+/// What building and testing need.
+const PACKAGES: &[Package] = &[
+    ("build-essential", "/usr/bin/g++", "compiles the C of aws-lc, SQLite, libbpf and BLAKE3"),
+    ("pkg-config", "/usr/bin/pkg-config", "finds the libraries below"),
+    ("libseccomp-dev", "/usr/include/seccomp.h", "filters system calls of jobs"),
+    ("libelf-dev", "/usr/include/libelf.h", "device filters on unified cgroups"),
+    ("zlib1g-dev", "/usr/include/zlib.h", "the same"),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "cargo fetches the dependencies over TLS"),
+    ("openssl", "/usr/bin/openssl", "the foreign tool that checks our certificates and receipts in the tests"),
+    ("busybox-static", "/bin/busybox", "the 2 MB image of most tests"),
+    ("e2fsprogs", "/sbin/mkfs.ext4", "makes the encrypted scratch of jobs"),
+    ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),
+    ("procps", "/bin/ps", "the tests look for what was left running"),
+    ("bsdutils", "/usr/bin/script", "the terminal in which a test types the quick start"),
+];
+
+/// What the demo and the benchmarks need beside them.
+const DEMO_PACKAGES: &[Package] = &[
+    ("mmdebstrap", "/usr/bin/mmdebstrap", "makes the root file system of the demo's image from Debian's packages"),
+    ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "checks the signatures on those packages"),
+];
+
+/// What the benchmarks compare with.
+const BENCH_PACKAGES: &[Package] = &[("runc", "/usr/sbin/runc", "the peer of the job-start measurement")];
+
+/// The versions that this workspace was tested with: a tool of the build is pinned like a library.
+const NEXTEST: &str = "0.9.143";
+const DENY: &str = "0.20.2";
+
+/// For `cargo xtask setup` and `cargo xtask test`.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).chain(BENCH_PACKAGES).copied().collect();
+    debian(&packages)?;
+    tool("nextest", "cargo-nextest", NEXTEST, "runs the tests")?;
+    tool("deny", "cargo-deny", DENY, "checks bans, licences and sources of the dependencies")
+}
+
+/// Installs the packages that are missing, having said which and why.
+fn debian(packages: &[Package]) -> anyhow::Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|(_, file, _)| !Path::new(file).exists()).collect();
+    if missing.is_empty() {
+        println!("setup: all {} Debian packages are there", packages.len());
+        return Ok(());
+    }
+    println!("setup: these Debian packages are missing and are installed now:");
+    for (name, _, why) in &missing {
+        println!("setup:   {name:22} {why}");
+    }
+    anyhow::ensure!(
+        is_root()?,
+        "installing Debian packages needs root: run as root, or install them yourself: apt-get install {}",
+        missing.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(" ")
+    );
+    anyhow::ensure!(Path::new("/usr/bin/apt-get").exists(), "there is no apt-get: this workspace sets itself up on Debian 12 only");
+    crate::command("apt-get", &["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(missing.iter().map(|(name, ..)| *name));
+    println!("$ apt-get {}", arguments.join(" "));
+    let status = Command::new("apt-get").args(&arguments).env("DEBIAN_FRONTEND", "noninteractive").status().context("apt-get")?;
+    anyhow::ensure!(status.success(), "apt-get failed: {status}");
+    let still: Vec<_> = missing.iter().filter(|(_, file, _)| !Path::new(file).exists()).map(|(name, file, _)| format!("{name} ({file})")).collect();
+    anyhow::ensure!(still.is_empty(), "apt-get says that it succeeded, and these are still not there: {}", still.join(", "));
+    Ok(())
+}
+
+/// Installs a cargo subcommand where it is missing.
+fn tool(verb: &str, package: &str, version: &str, why: &str) -> anyhow::Result<()> {
+    if Command::new(crate::cargo()).args([verb, "--version"]).output().is_ok_and(|output| output.status.success()) {
+        println!("setup: {package} is there");
+        return Ok(());
+    }
+    println!("setup: {package} is missing and is built now, which takes some minutes: it {why}");
+    crate::command(&crate::cargo(), &["install", "--locked", "--debug", package, "--version", version])
+}
+
+/// What only root may do, said before anything is begun.
+pub(crate) fn need_root(what: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(is_root()?, "{what} needs root (namespaces, loop devices, control groups): run it as root");
+    Ok(())
+}
+
+fn is_root() -> anyhow::Result<bool> {
+    let output = Command::new("id").arg("-u").output().context("id -u")?;
+    Ok(output.stdout.trim_ascii() == b"0")
+}
