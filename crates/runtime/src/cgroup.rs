@@ -39,7 +39,16 @@ impl Layout {
 /// The v1 controllers that hybrid machines offer; those that are absent are skipped.
 const CONTROLLERS: [&str; 10] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "freezer", "net_cls", "hugetlb"];
 
-/// The cgroup of one attempt.
+/// The mounted hierarchies in which attempts have groups.
+pub(crate) fn roots() -> Vec<PathBuf> {
+    if Layout::detect() == Layout::Unified {
+        return vec![PathBuf::from(ROOT)];
+    }
+    let names = CONTROLLERS.iter().copied().chain(["systemd", "unified"]);
+    names.map(|name| Path::new(ROOT).join(name)).filter(|path| path.exists()).collect()
+}
+
+/// The cgroup of one attempt, and beside it the shim's.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
     layout: Layout,
@@ -80,14 +89,22 @@ impl Cgroup {
         Ok(std::fs::read_to_string(self.limit(controller, v1, v2))?.trim().to_owned())
     }
 
+    /// Where the shim lives: beside the job, so that no limit of the job is the shim's. In the unified half alone.
+    fn shim(&self) -> PathBuf {
+        let mut path = self.handle().into_os_string();
+        path.push(".shim");
+        path.into()
+    }
+
     fn directories(&self) -> Vec<PathBuf> {
-        let mut all = vec![self.handle()];
-        if self.layout != Layout::Unified {
-            all.extend(CONTROLLERS.iter().map(|name| Path::new(ROOT).join(name).join(&self.path)));
-            all.push(Path::new(ROOT).join("systemd").join(&self.path));
-        }
-        all.retain(|path| path.exists());
-        all
+        roots().into_iter().map(|root| root.join(&self.path)).filter(|path| path.exists()).collect()
+    }
+
+    /// Moves the calling process, the shim, into its own group.
+    pub(crate) fn join_shim(&self) -> io::Result<()> {
+        let place = self.shim();
+        std::fs::create_dir_all(&place)?;
+        std::fs::write(place.join("cgroup.procs"), "0")
     }
 
     /// Puts a process into the unified half, which a v1 manager leaves out.
@@ -102,11 +119,7 @@ impl Cgroup {
     }
 
     fn pids(&self) -> Vec<i32> {
-        let mut pids = Vec::new();
-        for directory in self.directories() {
-            let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-        }
+        let mut pids: Vec<i32> = self.directories().iter().flat_map(|directory| members(directory)).collect();
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -126,7 +139,7 @@ impl Cgroup {
                 return Ok(());
             }
             for pid in left {
-                self.kill_member(pid);
+                kill_member(pid, || self.pids());
             }
             if waited >= limit {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "processes of the attempt did not die"));
@@ -136,33 +149,36 @@ impl Cgroup {
         }
     }
 
-    /// Kills one process that a group lists, by descriptor and only if the group still lists it then.
-    fn kill_member(&self, pid: i32) {
-        let Some(raw) = rustix::process::Pid::from_raw(pid) else { return };
-        let Ok(fd) = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) else { return };
-        if self.pids().contains(&pid) {
-            let _ = rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL);
+    /// Kills whatever makes, watches or is the job, but not `except`. What makes a sandbox goes first: it moves itself
+    /// into the job's group, never back.
+    pub(crate) fn kill_all(&self, except: Option<i32>, limit: Duration) -> io::Result<()> {
+        let step = Duration::from_millis(5);
+        let mut waited = Duration::ZERO;
+        loop {
+            let others = members(&self.shim()).into_iter().filter(|pid| Some(*pid) != except).collect::<Vec<_>>();
+            if others.is_empty() {
+                break;
+            }
+            for pid in others {
+                kill_member(pid, || members(&self.shim()));
+            }
+            if waited >= limit {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the supervisor did not die"));
+            }
+            pause(step);
+            waited += step;
         }
+        self.kill(limit)
     }
 
-    /// Removes every directory of the attempt; waits a moment for processes on their way out.
+    /// Removes every directory of the job; waits a moment for processes on their way out.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        let mut last = None;
-        for _ in 0..400 {
-            last = None;
-            for directory in self.directories() {
-                if let Err(error) = std::fs::remove_dir(&directory)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    last = Some(error);
-                }
-            }
-            if last.is_none() {
-                return Ok(());
-            }
-            pause(Duration::from_millis(5));
-        }
-        last.map_or(Ok(()), Err)
+        remove(|| self.directories())
+    }
+
+    /// Removes every directory of the job and its shim.
+    pub(crate) fn remove_all(&self) -> io::Result<()> {
+        remove(|| self.directories().into_iter().chain(Some(self.shim()).filter(|path| path.exists())).collect())
     }
 
     pub(crate) fn oom_kills(&self) -> u64 {
@@ -182,6 +198,40 @@ impl Cgroup {
         let nanos: u64 = self.read_limit("cpuacct", "cpuacct.usage", "").ok()?.parse().ok()?;
         Some(nanos / 1_000_000)
     }
+}
+
+/// The processes that a group lists.
+fn members(group: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0).collect()
+}
+
+/// Kills one process that a group lists, by descriptor and only if the group still lists it then.
+fn kill_member(pid: i32, listed: impl Fn() -> Vec<i32>) {
+    let Some(raw) = rustix::process::Pid::from_raw(pid) else { return };
+    let Ok(fd) = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) else { return };
+    if listed().contains(&pid) {
+        let _ = rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL);
+    }
+}
+
+fn remove(directories: impl Fn() -> Vec<PathBuf>) -> io::Result<()> {
+    let mut last = None;
+    for _ in 0..400 {
+        last = None;
+        for directory in directories() {
+            if let Err(error) = std::fs::remove_dir(&directory)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                last = Some(error);
+            }
+        }
+        if last.is_none() {
+            return Ok(());
+        }
+        pause(Duration::from_millis(5));
+    }
+    last.map_or(Ok(()), Err)
 }
 
 fn field(text: &str, name: &str) -> u64 {

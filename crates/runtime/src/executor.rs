@@ -7,7 +7,8 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 /// The one ABI that this code is written for: files, references, truncation, TCP ports, device requests, scopes.
 const LANDLOCK: ABI = ABI::V6;
@@ -19,6 +20,8 @@ pub(crate) struct Word {
     pub(crate) death_signal: bool,
     pub(crate) landlock: String,
     pub(crate) landlock_held: bool,
+    pub(crate) device_filter: String,
+    pub(crate) device_filter_held: bool,
 }
 
 /// Why `execve` did not happen.
@@ -32,6 +35,9 @@ pub(crate) struct ExecFailure {
 pub(crate) struct JobExecutor {
     pub(crate) report: RawFd,
     pub(crate) failure: RawFd,
+    /// A device node that may be opened, and one that the filter must refuse although its mode lets everybody in.
+    pub(crate) allowed_device: RawFd,
+    pub(crate) forbidden_device: RawFd,
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) writable: Vec<String>,
@@ -41,6 +47,15 @@ fn tell(fd: RawFd, value: &impl Serialize) -> Result<(), String> {
     let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
     let written = rustix::io::write(sys::borrow(fd), &bytes).map_err(|error| error.to_string())?;
     if written == bytes.len() { Ok(()) } else { Err("short write to the report pipe".to_owned()) }
+}
+
+/// Opens two device nodes as the job would. Only a filter tells them apart: both have the same mode and mount.
+fn try_devices(allowed: RawFd, forbidden: RawFd) -> (String, bool) {
+    let open = |fd: RawFd| rustix::fs::open(format!("/proc/self/fd/{fd}"), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let say = |result: &Result<OwnedFd, rustix::io::Errno>| result.as_ref().map_or_else(ToString::to_string, |_| "opened".to_owned());
+    let (allowed, forbidden) = (open(allowed), open(forbidden));
+    let held = allowed.is_ok() && forbidden.as_ref().is_err_and(|error| *error == rustix::io::Errno::PERM);
+    (format!("char 1:3 {}; char 10:237 {}", say(&allowed), say(&forbidden)), held)
 }
 
 impl JobExecutor {
@@ -103,8 +118,10 @@ impl Executor for JobExecutor {
         let refuse = ExecutorValidationError::ArgValidationError;
         let death_signal = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_ok();
         let no_new_privs = rustix::thread::no_new_privs().unwrap_or(false);
+        // Before Landlock, which would refuse both and prove nothing about the filter.
+        let (device_filter, device_filter_held) = try_devices(self.allowed_device, self.forbidden_device);
         let (landlock, landlock_held) = self.landlock().unwrap_or_else(|error| (error, false));
-        tell(self.report, &Word { no_new_privs, death_signal, landlock, landlock_held }).map_err(refuse)
+        tell(self.report, &Word { no_new_privs, death_signal, landlock, landlock_held, device_filter, device_filter_held }).map_err(refuse)
     }
 
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {

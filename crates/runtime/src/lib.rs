@@ -4,15 +4,12 @@
 //! thread and no async runtime. The shim makes the [`sandbox`], reads back what really holds, and stays until the
 //! job has ended. [`image`] turns OCI layouts into directory trees, [`scratch`] gives a job encrypted disk, and
 //! [`probe`] says what this machine can do.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this crate is the driver of kernel objects: clocks and short waits for the kernel belong here"
-)]
 
 mod cgroup;
 mod clock;
 mod executor;
 pub mod image;
+pub mod leftovers;
 pub mod limits;
 mod log;
 pub mod probe;

@@ -55,6 +55,11 @@ pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: &Word) -
     reader.add("parent_death_signal", word.death_signal, if word.death_signal { "SIGKILL" } else { "none" });
     mounts(&mut reader);
     limits(&mut reader, spec, cgroup);
+    // A filter of the unified layout is a program that nobody can read back: the first process tried two devices instead.
+    let list = cgroup.read_limit("devices", "devices.list", "").unwrap_or_default();
+    let open = list.lines().any(|line| line.starts_with('a'));
+    let listed = if list.is_empty() { String::new() } else { format!("; list: {}", list.lines().collect::<Vec<_>>().join(", ")) };
+    reader.add("device_filter", word.device_filter_held && !open, format!("{}{listed}", word.device_filter));
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     IsolationReport { backend: "libcontainer 0.7.0".to_owned(), cgroup_layout: cgroup.layout().name().to_owned(), kernel, layers: reader.layers }
 }
@@ -128,15 +133,4 @@ fn limits(reader: &mut Reader, spec: &AttemptSpec, cgroup: &Cgroup) {
     reader.limit("pids_limit", cgroup.read_limit("pids", "pids.max", "pids.max"), |seen| seen.parse::<u64>().ok() == Some(spec.limits.pids));
     let member = std::fs::read_to_string(cgroup.handle().join("cgroup.procs")).unwrap_or_default().lines().any(|line| line.parse::<i32>().ok() == Some(reader.pid));
     reader.add("cgroup_kill", member && cgroup.handle().join("cgroup.kill").exists(), cgroup.handle().display().to_string());
-    match cgroup.layout() {
-        crate::cgroup::Layout::Unified => {
-            // The device filter is a program that only the kernel can list; the probe job of the node tries a device.
-            reader.layers.push(Layer { name: "device_filter".to_owned(), asked: true, verdict: LayerVerdict::NotObservable, observed: "bpf".to_owned() });
-        }
-        crate::cgroup::Layout::Hybrid | crate::cgroup::Layout::Legacy => {
-            let list = cgroup.read_limit("devices", "devices.list", "").unwrap_or_default();
-            let open = list.lines().any(|line| line.starts_with('a'));
-            reader.add("device_filter", !list.is_empty() && !open, list.lines().collect::<Vec<_>>().join("; "));
-        }
-    }
 }

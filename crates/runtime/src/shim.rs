@@ -3,13 +3,15 @@
 mod assemble;
 mod control;
 mod events;
+mod guard;
 
+use crate::cgroup::{Cgroup, Layout};
 use crate::sandbox::AttemptSpec;
 use crate::supervisor::ShimState;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use vocabulary::job::ExitReason;
@@ -66,6 +68,11 @@ pub fn branch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
 pub(crate) struct Directory(OwnedFd);
 
 impl Directory {
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        use rustix::fs::{Mode, OFlags};
+        Ok(Self(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
     }
@@ -88,12 +95,12 @@ fn run(path: &Path) -> ExitCode {
         let _ = serde_json::to_writer(&mut word, first);
         let _ = word.flush();
     };
-    let created = prepare(path);
+    let created = prepare(path, lock.as_fd());
     let code = match created {
-        Ok((directory, created)) => {
+        Ok((directory, created, guard)) => {
             say(&FirstWord::Created);
             drop(word);
-            match events::watch(&directory, created) {
+            match events::watch(&directory, created, guard, lock.as_fd()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     let _ = std::fs::write(directory.join("shim.err"), error.to_string());
@@ -110,12 +117,22 @@ fn run(path: &Path) -> ExitCode {
     code
 }
 
-fn prepare(path: &Path) -> Result<(Directory, assemble::Created), String> {
-    let fd = rustix::fs::open(path, rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(|error| format!("open the attempt's directory: {error}"))?;
-    let directory = Directory(fd);
+fn prepare(path: &Path, lock: BorrowedFd<'_>) -> Result<(Directory, assemble::Created, guard::Guard), String> {
+    let directory = Directory::open(path).map_err(|error| format!("open the attempt's directory: {error}"))?;
     let plan = std::fs::read(directory.join("plan.json")).map_err(|error| format!("read plan.json: {error}"))?;
     let spec: AttemptSpec = serde_json::from_slice(&plan).map_err(|error| format!("plan.json: {error}"))?;
-    let created = assemble::create(&directory, spec)?;
-    Ok((directory, created))
+    let cgroup = Cgroup::of(&spec);
+    if cgroup.layout() == Layout::Legacy {
+        return Err("this machine has legacy control groups alone: jobs cannot be killed safely there".to_owned());
+    }
+    cgroup.join_shim().map_err(|error| format!("join the shim's control group: {error}"))?;
+    // From here on a killed shim takes everything with it, however far it came.
+    let guard = guard::Guard::post(&cgroup, lock).map_err(|error| format!("start the guard: {error}"))?;
+    match assemble::create(&directory, &spec) {
+        Ok(created) => Ok((directory, created, guard)),
+        Err(error) => {
+            guard.dismiss();
+            Err(error)
+        }
+    }
 }

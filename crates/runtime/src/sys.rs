@@ -1,6 +1,6 @@
 //! The few system calls that no safe crate offers, and small helpers over files.
 
-#![expect(unsafe_code, reason = "mount_setattr, fork for a parked user namespace, unshare and setns of one thread")]
+#![expect(unsafe_code, reason = "mount_setattr, fork, close_range, unshare and setns of processes with one thread")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,6 +28,35 @@ pub(crate) fn boot_id() -> String {
 /// Standard base64 with padding (RFC 4648 section 4).
 pub(crate) fn base64(bytes: &[u8]) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
+/// Runs `child` in a copy of this process, which then ends. Only for processes with one thread.
+pub(crate) fn fork(child: impl FnOnce()) -> io::Result<i32> {
+    // SAFETY: the caller has one thread, so the child may go on using the heap and the standard library.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid == 0 {
+        child();
+        exit_now(0);
+    }
+    Ok(pid)
+}
+
+/// Closes every descriptor but the first three and the two given ones.
+pub(crate) fn close_all_but(mut kept: [i32; 2]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut from = 3_u32;
+    for end in kept.into_iter().map(Some).chain([None]) {
+        let last = end.map_or(u32::MAX, |fd| u32::try_from(fd).unwrap_or(0).saturating_sub(1));
+        // SAFETY: called in a fresh copy of the process that ends soon and uses none of the closed descriptors.
+        if from <= last && unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        from = last.saturating_add(2);
+    }
+    Ok(())
 }
 
 /// A user namespace whose only use is its map: made by a child that ends at once.

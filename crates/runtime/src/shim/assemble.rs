@@ -1,7 +1,7 @@
 //! From an attempt to a sandbox that stands and was read back, its program not yet started.
 
 use super::Directory;
-use crate::cgroup::{Cgroup, Layout, pause};
+use crate::cgroup::Cgroup;
 use crate::executor::{JobExecutor, Word, raw};
 use crate::sandbox::{AttemptSpec, BindMount};
 use crate::{limits, report, sys};
@@ -9,11 +9,11 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::fs::File;
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vocabulary::job::SandboxGrant;
 
@@ -28,51 +28,43 @@ pub(crate) struct Created {
     pub(crate) stdout: PipeReader,
     pub(crate) stderr: PipeReader,
     pub(crate) failure: PipeReader,
+    pub(crate) log: Directory,
 }
 
 /// Where the sandbox is put together. Only this process's own mount namespace sees it, and it ends with it.
 const STAGE: &str = "/tmp";
+/// Where the device nodes lie with which the filter is tried.
+const DEVICES: &str = "/tmp/devices";
 
 fn because<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> String {
     let what = what.into();
     move |error| format!("{what}: {error}")
 }
 
-pub(super) fn create(directory: &Directory, spec: AttemptSpec) -> Result<Created, String> {
-    let cgroup = Cgroup::of(&spec);
-    if cgroup.layout() == Layout::Legacy {
-        return Err("this machine has legacy control groups alone: jobs cannot be killed safely there".to_owned());
-    }
+pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Created, String> {
+    let cgroup = Cgroup::of(spec);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1_048_576);
     let root = format!("{STAGE}/root");
-    let oci = crate::sandbox::oci_spec(&spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
-    let log = spec.log_dir.clone();
-    if let Some(log) = &log {
-        std::fs::create_dir_all(log).map_err(because("create the log's directory"))?;
-    }
-    mounts(&spec, &root)?;
+    let oci = crate::sandbox::oci_spec(spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
+    // The log is opened before the stage may cover it, and before the mounts that it may lie on are let go.
+    let place = spec.log_dir.clone().unwrap_or_else(|| directory.join("log"));
+    std::fs::create_dir_all(&place).map_err(because("create the log's directory"))?;
+    let log = Directory::open(&place).map_err(because("open the log's directory"))?;
+    mounts(spec, &root)?;
     std::fs::create_dir(format!("{STAGE}/bundle")).map_err(because("create the bundle"))?;
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
     std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
     sys::write_durably(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
-    let made = container(&spec, cgroup.clone());
-    let created = match made {
-        Ok(created) => created,
-        Err(error) => {
-            let _ = cgroup.kill(Duration::from_secs(5));
-            let _ = cgroup.remove();
-            return Err(error);
-        }
-    };
-    Ok(created).and_then(|(created, word)| match read_back(directory, &created, &word) {
+    // Whoever started this shim removes the control groups after a failure, once the lock is free.
+    let (created, word) = container(spec, cgroup, log)?;
+    match read_back(directory, &created, &word) {
         Ok(()) => Ok(created),
         Err(error) => {
             let _ = created.cgroup.kill(Duration::from_secs(5));
             let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(created.pid), rustix::process::WaitOptions::empty());
-            let _ = created.cgroup.remove();
             Err(error)
         }
-    })
+    }
 }
 
 fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<(), String> {
@@ -116,6 +108,7 @@ fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
         sys::set_attributes(fd.as_fd(), attributes).map_err(because(format!("set flags of `{}`", bind.target)))?;
         binds.push((bind, fd));
     }
+    let_go()?;
     stage(spec, root, &image)?;
     for (bind, fd) in binds {
         let place = place(root, bind, is_directory(&fd)?, spec.id_base)?;
@@ -124,15 +117,30 @@ fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Lets go of every mount that this shim does not need. A copy that stays here would keep another job's scratch mounted,
+/// its loop device attached and its key in the kernel until *this* job ends.
+fn let_go() -> Result<(), String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(because("read mountinfo"))?;
+    let kept = |point: &str| point == "/" || ["/proc", "/sys", "/dev"].iter().any(|top| point == *top || point.starts_with(&format!("{top}/")));
+    let mut points: Vec<PathBuf> = crate::leftovers::mount_points(&text);
+    points.retain(|point| !kept(&point.to_string_lossy()));
+    for point in points.into_iter().rev() {
+        match rustix::mount::unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // It went with the mount that it lay below.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(format!("let go of `{}`: {error}", point.display())),
+        }
+    }
+    Ok(())
+}
+
 fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> {
-    let none: Option<&std::ffi::CStr> = None;
-    let _ = none;
     rustix::mount::mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=16m").map_err(because("mount the stage"))?;
     for name in ["lower", "upper", "work", "root", "state"] {
         std::fs::create_dir(format!("{STAGE}/{name}")).map_err(because("create the stage"))?;
     }
     std::os::unix::fs::chown(format!("{STAGE}/upper"), Some(spec.id_base), Some(spec.id_base)).map_err(because("give the root to the job"))?;
-    let lower = open(format!("{STAGE}/lower"), OFlags::PATH | OFlags::DIRECTORY)?;
+    let lower = open(&format!("{STAGE}/lower"), OFlags::PATH | OFlags::DIRECTORY)?;
     attach(image, &lower)?;
     let options = std::ffi::CString::new(format!("lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work")).map_err(because("overlay"))?;
     rustix::mount::mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).map_err(because("mount the overlay"))?;
@@ -148,8 +156,8 @@ fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> 
     Ok(())
 }
 
-fn open(path: String, flags: OFlags) -> Result<OwnedFd, String> {
-    rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(because(format!("open `{path}`")))
+fn open(path: &str, flags: OFlags) -> Result<OwnedFd, String> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(because(format!("open `{path}`")))
 }
 
 fn is_directory(fd: &OwnedFd) -> Result<bool, String> {
@@ -164,7 +172,7 @@ fn place(root: &str, bind: &BindMount, directory: bool, owner: u32) -> Result<Ow
 /// Finds or makes a path below the root, links resolved inside it, and opens it without following a last link out.
 fn make(root: &str, path: &str, directory: bool, owner: u32) -> Result<OwnedFd, String> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let top = open(root.to_owned(), OFlags::PATH | OFlags::DIRECTORY)?;
+    let top = open(root, OFlags::PATH | OFlags::DIRECTORY)?;
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let mut built = String::from(".");
     for (index, part) in parts.iter().enumerate() {
@@ -192,7 +200,21 @@ fn make(root: &str, path: &str, directory: bool, owner: u32) -> Result<OwnedFd, 
     Ok(found)
 }
 
-fn container(spec: &AttemptSpec, cgroup: Cgroup) -> Result<(Created, Word), String> {
+/// Two device nodes on the stage: one that every job may open, and one that none may, whatever its mode says.
+fn proof_devices() -> Result<[OwnedFd; 2], String> {
+    let make = |name: &str, major: u32, minor: u32| {
+        let path = format!("{DEVICES}/{name}");
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor)).map_err(because("make a device node"))?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o666)).map_err(because("make a device node"))?;
+        open(&path, OFlags::PATH)
+    };
+    std::fs::create_dir(DEVICES).map_err(because("create the stage"))?;
+    rustix::mount::mount("tmpfs", DEVICES, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0700,size=64k").map_err(because("mount the stage"))?;
+    // 1:3 is null. 10:237 is the loop devices' control: opening it does nothing, and the filter judges before any driver.
+    Ok([make("null", 1, 3)?, make("forbidden", 10, 237)?])
+}
+
+fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Created, Word), String> {
     let pipe = || std::io::pipe().map_err(because("make a pipe"));
     let ((stdout, stdout_write), (stderr, stderr_write)) = (pipe()?, pipe()?);
     let ((mut report, report_write), (failure, failure_write)) = (pipe()?, pipe()?);
@@ -204,7 +226,10 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup) -> Result<(Created, Word), Stri
     let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
     let mut writable = vec!["/tmp".to_owned(), "/dev".to_owned()];
     writable.extend(spec.binds.iter().filter(|bind| !bind.readonly).map(|bind| bind.target.clone()));
+    let [allowed, forbidden] = proof_devices()?;
     let executor = JobExecutor {
+        allowed_device: raw(allowed.as_fd()),
+        forbidden_device: raw(forbidden.as_fd()),
         report: raw(report_write.as_fd()),
         failure: raw(failure_write.as_fd()),
         argv: spec.argv.clone(),
@@ -227,7 +252,7 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup) -> Result<(Created, Word), Stri
         .map_err(|error| chain(&error))?;
     // The score that the job has was set on this process first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
-    drop((report_write, failure_write));
+    drop((report_write, failure_write, allowed, forbidden));
     let pid = container.pid().ok_or("the sandbox has no first process")?.as_raw();
     let raw_pid = rustix::process::Pid::from_raw(pid).ok_or("the sandbox has no first process")?;
     let pidfd = rustix::process::pidfd_open(raw_pid, rustix::process::PidfdFlags::empty()).map_err(because("hold the first process"))?;
@@ -235,14 +260,13 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup) -> Result<(Created, Word), Stri
     let network = File::open(format!("/proc/{pid}/ns/net")).map_err(because("open the job's network"))?;
     sys::loopback_up(network.as_fd()).map_err(because("bring the loopback interface up"))?;
     let word = first_word(&mut report)?;
-    Ok((Created { spec: spec.clone(), container, cgroup, pid, pidfd, stdout, stderr, failure }, word))
+    Ok((Created { spec: spec.clone(), container, cgroup, pid, pidfd, stdout, stderr, failure, log }, word))
 }
 
 /// The executor's word: one small write, so one read takes it whole.
 fn first_word(report: &mut PipeReader) -> Result<Word, String> {
     let mut bytes = [0; 4096];
     let read = report.read(&mut bytes).map_err(because("read the executor's report"))?;
-    pause(Duration::ZERO);
     serde_json::from_slice(bytes.get(..read).unwrap_or_default()).map_err(because("the executor's report"))
 }
 

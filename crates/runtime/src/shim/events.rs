@@ -2,6 +2,7 @@
 
 use super::assemble::Created;
 use super::control::Control;
+use super::guard::Guard;
 use super::{Answer, Call, Directory, Request};
 use crate::executor::ExecFailure;
 use crate::log::Writer;
@@ -11,15 +12,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use vocabulary::UnixTime;
 use vocabulary::job::{Exit, ExitReason, LogStream};
 
 struct Watch<'a> {
     directory: &'a Directory,
+    lock: BorrowedFd<'a>,
     created: Created,
+    guard: Option<Guard>,
     control: Control,
     log: Writer,
     timer: OwnedFd,
@@ -33,13 +35,13 @@ struct Watch<'a> {
 }
 
 /// Watches until the attempt has ended and its record is written.
-pub(super) fn watch(directory: &Directory, created: Created) -> std::io::Result<()> {
-    let log = created.spec.log_dir.clone();
-    let log = log.map_or_else(|| directory.join("log"), |path: PathBuf| path);
+pub(super) fn watch(directory: &Directory, created: Created, guard: Guard, lock: BorrowedFd<'_>) -> std::io::Result<()> {
     let mut watch = Watch {
         directory,
+        lock,
+        guard: Some(guard),
         control: Control::open(directory)?,
-        log: Writer::open(&log)?,
+        log: Writer::open(&created.log.join("."))?,
         timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
         state: ShimState::Created,
         started: None,
@@ -58,7 +60,11 @@ impl Watch<'_> {
         loop {
             self.arm()?;
             let ready = self.wait()?;
-            let [output, errors, time, end, listener] = ready.fixed;
+            let [output, errors, time, end, listener, unguarded] = ready.fixed;
+            if unguarded && let Some(guard) = self.guard.take() {
+                guard.dismiss();
+                self.guard = Some(Guard::post(&self.created.cgroup, self.lock)?);
+            }
             if output {
                 self.read_output(LogStream::Stdout);
             }
@@ -97,12 +103,14 @@ impl Watch<'_> {
         // A pipe that is closed would report its end for ever: it is looked at through the timer's place then.
         let stdout = if out { self.created.stdout.as_fd() } else { self.timer.as_fd() };
         let stderr = if err { self.created.stderr.as_fd() } else { self.timer.as_fd() };
+        let (guard, guard_flags) = self.guard.as_ref().map_or((self.timer.as_fd(), PollFlags::empty()), |guard| (guard.pidfd.as_fd(), PollFlags::IN));
         let mut fds = vec![
             PollFd::from_borrowed_fd(stdout, open(out)),
             PollFd::from_borrowed_fd(stderr, open(err)),
             PollFd::from_borrowed_fd(self.timer.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.created.pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.control.listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(guard, guard_flags),
         ];
         fds.extend(self.control.callers.iter().map(|caller| PollFd::from_borrowed_fd(caller.stream.as_fd(), PollFlags::IN)));
         loop {
@@ -114,7 +122,7 @@ impl Watch<'_> {
         }
         let mut seen = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || seen.next().unwrap_or(false);
-        let fixed = [next() && out, next() && err, next(), next(), next()];
+        let fixed = [next() && out, next() && err, next(), next(), next(), next()];
         Ok(Ready { fixed, callers: seen.collect() })
     }
 
@@ -244,10 +252,10 @@ impl Watch<'_> {
         let pid = rustix::process::Pid::from_raw(self.created.pid);
         let status = waitpid(pid, WaitOptions::empty())?.map(|(_, status)| status);
         // Whatever else is in the pid namespace dies with its first process; the pipes end then.
+        let killed = self.created.cgroup.kill(Duration::from_secs(10));
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             self.drain(stream);
         }
-        let killed = self.created.cgroup.kill(Duration::from_secs(10));
         let oom_kills = self.created.cgroup.oom_kills();
         let peak_memory_bytes = self.created.cgroup.peak_memory();
         let cpu_ms = self.created.cgroup.cpu_ms();
@@ -263,14 +271,32 @@ impl Watch<'_> {
         let exit = Exit { reason, code, signal, detail, oom_kills, peak_memory_bytes, cpu_ms, started: self.started, ended: clock::wall() };
         let bytes = serde_json::to_vec(&exit).map_err(std::io::Error::other)?;
         let _ = std::fs::remove_file(self.directory.join("ctl.sock"));
-        sys::write_durably(&self.directory.join("exit.json"), &bytes)
+        sys::write_durably(&self.directory.join("exit.json"), &bytes)?;
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
+        Ok(())
     }
 
     fn drain(&mut self, stream: LogStream) {
-        let place = usize::from(stream == LogStream::Stderr);
-        while self.output_open.get(place).copied().unwrap_or(false) {
+        let [out, err] = self.output_open;
+        let mut open = if stream == LogStream::Stdout { out } else { err };
+        // Every writer is dead, so what is left is finite. A writer that the kernel cannot end does not hold the record up.
+        while open && self.readable(stream) {
             self.read_output(stream);
+            let [out, err] = self.output_open;
+            open = if stream == LogStream::Stdout { out } else { err };
         }
+        self.log.flush(stream, clock::wall());
+    }
+
+    fn readable(&self, stream: LogStream) -> bool {
+        let pipe = match stream {
+            LogStream::Stdout => self.created.stdout.as_fd(),
+            LogStream::Stderr => self.created.stderr.as_fd(),
+        };
+        let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+        poll(&mut [PollFd::from_borrowed_fd(pipe, PollFlags::IN)], Some(&patience)).is_ok_and(|ready| ready > 0)
     }
 
     fn judge(&self, code: Option<i32>, signal: Option<i32>, oom_kills: u64, peak: Option<u64>, failure: Option<&ExecFailure>) -> (ExitReason, String) {
@@ -288,7 +314,7 @@ impl Watch<'_> {
             return (reason, ended);
         }
         if oom_kills > 0 && code != Some(0) {
-            let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, (bytes & 0xF_FFFF) * 10 >> 20);
+            let mib = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes & 0xF_FFFF) * 10) >> 20);
             let limit = mib(self.created.spec.limits.memory_bytes);
             return (ExitReason::Oom, format!("memory limit {limit} reached (peak {}); {ended}", mib(peak.unwrap_or(0))));
         }
@@ -297,7 +323,7 @@ impl Watch<'_> {
 }
 
 struct Ready {
-    /// Standard output, standard error, timer, end of the first process, new caller.
-    fixed: [bool; 5],
+    /// Standard output, standard error, timer, end of the first process, new caller, end of the guard.
+    fixed: [bool; 6],
     callers: Vec<bool>,
 }

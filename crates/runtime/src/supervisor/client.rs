@@ -47,6 +47,9 @@ pub struct Handle {
 /// How long a shim may take to answer: it only ever waits for its own small files.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long a shim may take to make a sandbox before it is given up.
+const MAKING: Duration = Duration::from_secs(60);
+
 impl Handle {
     pub(super) const fn new(attempt: AttemptId, directory: PathBuf, since_boottime_ms: u64) -> Self {
         Self { attempt, directory, since_boottime_ms }
@@ -77,14 +80,24 @@ impl Handle {
     /// When the files or the socket cannot be read.
     pub fn status(&self) -> Result<Status, SupervisorError> {
         let isolation = find::read_isolation(&self.directory);
-        match self.call(&Request::Status) {
-            Ok(Answer::State { state }) if state != ShimState::Ended => Ok(Status { state, isolation, exit: None }),
-            Ok(Answer::State { .. } | Answer::Done) | Err(SupervisorError::Ended) => {
-                let exit = find::settle(self.attempt, &self.directory)?;
-                Ok(Status { state: ShimState::Ended, isolation, exit: Some(exit) })
+        let step = Duration::from_millis(10);
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.call(&Request::Status) {
+                Ok(Answer::State { state }) if state != ShimState::Ended => return Ok(Status { state, isolation, exit: None }),
+                Ok(Answer::State { .. } | Answer::Done) | Err(SupervisorError::Ended) => {
+                    // A shim that is still making the sandbox has no socket yet, but has the lock.
+                    let making = find::read_exit(&self.directory)?.is_none() && find::lock_held(&self.directory)?;
+                    if !making || waited >= MAKING {
+                        let exit = find::settle(self.attempt, &self.directory)?;
+                        return Ok(Status { state: ShimState::Ended, isolation, exit: Some(exit) });
+                    }
+                    crate::cgroup::pause(step);
+                    waited += step;
+                }
+                Ok(Answer::Refused { detail }) => return Err(SupervisorError::Refused(detail)),
+                Err(error) => return Err(error),
             }
-            Ok(Answer::Refused { detail }) => Err(SupervisorError::Refused(detail)),
-            Err(error) => Err(error),
         }
     }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{AttemptId, Exit, ExitReason};
 
+/// How long the death of killed processes may take before somebody has to look.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// One attempt that lay in the directory.
 #[derive(Debug)]
 pub struct Found {
@@ -68,10 +71,29 @@ pub(super) fn lock_held(directory: &Path) -> Result<bool, SupervisorError> {
     }
 }
 
+/// Waits until nothing of the attempt runs any more.
+///
+/// # Errors
+/// When that takes longer than [`LOCK_PATIENCE`].
 pub(super) fn wait_unlocked(directory: &Path) -> Result<(), SupervisorError> {
-    use rustix::fs::{FlockOperation, flock};
-    let file = File::open(directory.join("shim.lock")).map_err(io("open shim.lock"))?;
-    flock(&file, FlockOperation::LockShared).map_err(|error| io("wait for shim.lock")(error.into()))
+    let step = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    while lock_held(directory)? {
+        if waited >= LOCK_PATIENCE {
+            return Err(SupervisorError::Refused("a process of the attempt does not die".to_owned()));
+        }
+        crate::cgroup::pause(step);
+        waited += step;
+    }
+    Ok(())
+}
+
+/// Ends whatever runs of the attempt and waits for it to be gone.
+fn end(spec: &AttemptSpec, directory: &Path) -> Result<(), SupervisorError> {
+    let cgroup = Cgroup::of(spec);
+    cgroup.kill_all(None, LOCK_PATIENCE).map_err(io("kill the rest of the attempt"))?;
+    wait_unlocked(directory)?;
+    cgroup.remove_all().map_err(io("remove the attempt's cgroups"))
 }
 
 /// The record of an attempt whose shim is gone; made here if the shim left none.
@@ -87,8 +109,7 @@ pub(super) fn settle(attempt: AttemptId, directory: &Path) -> Result<Exit, Super
     let same_boot = written.trim() == crate::sys::boot_id();
     let detail = if same_boot { "its supervisor died" } else { "the machine restarted" };
     if let Ok(spec) = read_plan(directory) {
-        Cgroup::of(&spec).kill(Duration::from_secs(10)).map_err(io("kill the rest of the attempt"))?;
-        Cgroup::of(&spec).remove().map_err(io("remove the attempt's cgroups"))?;
+        end(&spec, directory)?;
     }
     let exit = Exit {
         reason: if same_boot { ExitReason::SupervisorLost } else { ExitReason::Reboot },
@@ -133,16 +154,13 @@ pub(super) fn read_plan(directory: &Path) -> Result<AttemptSpec, SupervisorError
 
 /// After a failed start: everything goes, errors change nothing about the failure that is reported.
 pub(super) fn clean(spec: &AttemptSpec, directory: &Path) {
-    let _ = wait_unlocked(directory);
-    let _ = Cgroup::of(spec).kill(Duration::from_secs(10));
-    let _ = Cgroup::of(spec).remove();
+    let _ = end(spec, directory);
     let _ = std::fs::remove_dir_all(directory);
 }
 
 pub(super) fn remove(attempt: AttemptId, directory: &Path) -> Result<(), SupervisorError> {
     if let Ok(spec) = read_plan(directory) {
-        Cgroup::of(&spec).kill(Duration::from_secs(10)).map_err(io("kill the rest of the attempt"))?;
-        Cgroup::of(&spec).remove().map_err(io("remove the attempt's cgroups"))?;
+        end(&spec, directory)?;
     }
     match std::fs::remove_dir_all(directory) {
         Ok(()) => Ok(()),
