@@ -26,6 +26,8 @@ mod ocsf;
 pub mod proof;
 pub mod prove;
 pub mod sealed;
+#[cfg(test)]
+mod tests;
 pub mod tile;
 pub mod validate;
 pub mod walk;
