@@ -13,7 +13,7 @@ pub const CHAIN_MAX: usize = 4;
 /// Bytes of one certificate.
 pub const CERTIFICATE_MAX: usize = 16 << 10;
 /// Keys of each kind in a deployment's file: rotation needs two, witnesses a committee of fourteen.
-pub const KEYS_MAX: usize = 32;
+pub const KEYS_MAX: usize = 64;
 /// Bytes of a signed root record of a volume: its CBOR has at most 180 bytes.
 pub const ROOT_RECORD_MAX: usize = 1024;
 /// Labels of a receipt.

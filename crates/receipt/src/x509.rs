@@ -2,6 +2,7 @@
 //!
 //! Everything that is not needed is refused: other algorithms, unknown critical extensions, name constraints, leaves
 //! that are CAs, bytes after the certificate.
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named here is refused if it is critical, and else ignored")]
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use vocabulary::{Sha256Digest, UnixTime};
@@ -106,6 +107,16 @@ pub fn p256_key(der: &[u8]) -> Result<P256Key, ChainError> {
         return Err(ChainError::Key(0));
     }
     Ok(P256Key { spki: spki.raw.to_vec(), point: spki.subject_public_key.data.to_vec() })
+}
+
+/// When the last certificate of a chain begins: the first moment at which the whole may be valid. Nothing is verified.
+pub fn begins(chain: &[Vec<u8>]) -> Result<UnixTime, ChainError> {
+    let mut latest = 0;
+    for (number, der) in chain.iter().enumerate() {
+        let begins = parse(der, number)?.validity().not_before.timestamp();
+        latest = latest.max(u64::try_from(begins).map_err(|_| ChainError::Malformed(number))?);
+    }
+    Ok(UnixTime::from_millis(latest.saturating_mul(1000)))
 }
 
 fn parse(der: &[u8], number: usize) -> Result<X509Certificate<'_>, ChainError> {
