@@ -122,6 +122,9 @@ pub(crate) struct Opened {
     pub(crate) file: String,
     pub(crate) root: RootCertificate,
     pub(crate) control_authority: IssuingAuthority,
+    pub(crate) node_authority: IssuingAuthority,
+    pub(crate) receipt_key: StatementKey,
+    pub(crate) receipt_certificate: ReceiptCertificate,
     pub(crate) log: Ed25519Signer,
     pub(crate) peppers: Peppers,
     pub(crate) subjects: SubjectRoot,
@@ -382,6 +385,10 @@ async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<
     let control_authority =
         IssuingAuthority::open(&root, &decode(&row.control_authority)?, &open_secret(store, &vault, &row.control_authority_key).await?)
             .map_err(certificates)?;
+    let node_authority =
+        IssuingAuthority::open(&root, &decode(&row.node_authority)?, &open_secret(store, &vault, &row.node_authority_key).await?)
+            .map_err(certificates)?;
+    let receipt_seed = open_key(store, &vault, row.receipt_key).await?;
     let log_seed = open_key(store, &vault, row.log_key).await?;
     let pepper = open_key(store, &vault, row.pepper).await?;
     let subjects = open_key(store, &vault, row.subjects).await?;
@@ -390,6 +397,9 @@ async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<
         profile: row.profile,
         root,
         control_authority,
+        node_authority,
+        receipt_key: StatementKey::open(receipt_seed.expose()).map_err(certificates)?,
+        receipt_certificate: row.receipt_certificate,
         log: Ed25519Signer::from_seed(&log_origin(row.deployment), log_seed.expose()).map_err(internal)?,
         peppers: Peppers::new(Pepper::new(1, pepper.expose())),
         subjects: SubjectRoot::from_bytes(*subjects.expose()),

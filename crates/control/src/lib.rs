@@ -5,13 +5,18 @@
 //! **Invariant:** the tenant comes from the credential, never from a path, header or body; absent and foreign are one answer.
 //! **Invariant:** an entry of a released key is on disk before the key leaves; people's data is sealed and opened where the person is.
 //!
-//! What is not here yet, by name: nodes, images, jobs and their receipts ([`planner`] is their pure core), a second process.
+//! **Invariant:** a node acts for an attempt only where it is placed, newest, without a recorded end, and its run lease lives.
+//!
+//! What is not here yet, by name: a second process.
 #![forbid(unsafe_code)]
 
 mod api;
 mod bootstrap;
 mod caller;
 mod clock;
+mod fleet;
+mod gate;
+mod job;
 mod limits;
 mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
@@ -24,4 +29,4 @@ mod vault;
 
 pub use api::table::{Access, Route};
 pub use bootstrap::StartError;
-pub use server::{Server, ServerConfig, openapi, routes};
+pub use server::{LocalNode, Server, ServerConfig, node_routes, openapi, routes};

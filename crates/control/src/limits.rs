@@ -30,3 +30,12 @@ pub(crate) const NODE_LOST_MS: u64 = 20_000;
 pub(crate) const CLOCK_SKEW_MS: u64 = 5_000;
 /// Checkpoints are published at most this long after an entry (decision 2.3).
 pub(crate) const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
+/// What nodes said of themselves is written this often: a restart knows its nodes as they were a moment ago, and a thousand
+/// heartbeats cost one transaction.
+pub(crate) const SEEN_FLUSH_MS: u64 = 5_000;
+/// The shortest life of a join token in seconds: long enough to type the line.
+pub(crate) const JOIN_LIFETIME_MIN_S: u64 = 60;
+/// The longest life of a join token in seconds: it is used at once or not at all.
+pub(crate) const JOIN_LIFETIME_MAX_S: u64 = 3_600;
+/// Labels of a node, or that a job asks for: a screenful.
+pub(crate) const LABELS_MAX: usize = 64;

@@ -10,7 +10,7 @@ use vocabulary::api::Misfit;
 use vocabulary::job::{AttemptId, Exit, ExitReason, JobSpec, JobState};
 use vocabulary::label::Jurisdictions;
 use vocabulary::plan::{AttemptReport, Desired, NodeFacts, NodePlace, PlannedJob};
-use vocabulary::{JobId, LeaseId, Name, NodeId, PrincipalId, ProjectId, Region, Sha256Digest, TenantId, UnixTime, VolumeId};
+use vocabulary::{EntryId, JobId, LeaseId, Name, NodeId, PrincipalId, ProjectId, Region, Sha256Digest, TenantId, UnixTime, VolumeId};
 
 use crate::limits::{CLOCK_SKEW_MS, NODE_LOST_MS};
 
@@ -26,14 +26,28 @@ pub struct AttemptRow {
     pub run_lease: LeaseId,
     pub run_lease_until: UnixTime,
     pub placed: UnixTime,
-    pub placed_index: u64,
+    /// The entry of its placement.
+    pub placed_entry: EntryId,
     pub report: AttemptReport,
     /// The digest of the node's signed statement, which lies among the blobs.
     #[serde(default)]
     pub statement: Option<Sha256Digest>,
-    /// Whether the node was told that its end is recorded.
+    /// What the node said of its end before its statement arrived: its end is recorded with the statement, or without it
+    /// once the node had its time.
     #[serde(default)]
-    pub acknowledged: bool,
+    pub ended: Option<Ended>,
+    /// The entry of its recorded end.
+    #[serde(default)]
+    pub finished_entry: Option<EntryId>,
+}
+
+/// An end that is reported and not yet recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// When the control plane heard of it.
+    pub heard: UnixTime,
+    pub report: AttemptReport,
 }
 
 /// Where the receipt of a job stands.
@@ -60,7 +74,7 @@ pub struct JobRow {
     /// The policy epoch under which it was admitted.
     pub policy_epoch: u64,
     /// The entry of its admission.
-    pub submitted_index: u64,
+    pub submitted_entry: EntryId,
     /// What somebody asked for since.
     pub desired: Desired,
     /// Attempts, oldest first.
@@ -89,6 +103,29 @@ impl JobRow {
             (None, Some(attempt)) if !attempt.report.state.is_final() => attempt.report.state,
             (None, _) => JobState::Pending,
         }
+    }
+    /// Records the end of the live attempt: with the digest of the node's signed statement where there is one, under the entry
+    /// that will be written with this row. The job is over with it, unless the cause lies with the machine and it may run again.
+    ///
+    /// Returns what the entry of the end says; `None` when no attempt is live.
+    pub fn finish(&mut self, exit: Exit, statement: Option<Sha256Digest>, entry: EntryId, now: UnixTime) -> Option<AttemptId> {
+        let again = may_run_again(self, exit.reason);
+        let job = self.id;
+        let attempt = self.attempts.last_mut().filter(|attempt| !attempt.report.state.is_final())?;
+        attempt.report.state = final_state(exit.reason);
+        attempt.report.since = now;
+        attempt.report.progress = None;
+        if let Some(ended) = attempt.ended.take() {
+            attempt.report.isolation = ended.report.isolation.or(attempt.report.isolation.take());
+        }
+        attempt.report.exit = Some(exit.clone());
+        attempt.statement = statement;
+        attempt.finished_entry = Some(entry);
+        let id = AttemptId { job, attempt: attempt.number };
+        if !again {
+            self.exit = Some(exit);
+        }
+        Some(id)
     }
     pub fn attempt_id(&self, attempt: &AttemptRow) -> AttemptId {
         AttemptId { job: self.id, attempt: attempt.number }
@@ -256,12 +293,42 @@ pub enum Silence {
     },
 }
 
+/// The final state of an attempt that ended for this reason: [`JobState::Exited`] says that its own program ended.
+pub const fn final_state(reason: ExitReason) -> JobState {
+    match reason {
+        ExitReason::Completed | ExitReason::Failed => JobState::Exited,
+        ExitReason::Oom
+        | ExitReason::Timeout
+        | ExitReason::Cancelled
+        | ExitReason::Evicted
+        | ExitReason::LeaseEnded
+        | ExitReason::KeyRevoked
+        | ExitReason::Image
+        | ExitReason::Input
+        | ExitReason::Output
+        | ExitReason::Create
+        | ExitReason::SupervisorLost
+        | ExitReason::Reboot
+        | ExitReason::NodeLost => JobState::Failed,
+    }
+}
+
+/// Whether a job whose attempt ended for this reason is placed again: the cause lies with the machine, nobody asked the job
+/// to stop, and it had fewer than [`ATTEMPTS_MAX`] attempts.
+pub fn may_run_again(job: &JobRow, reason: ExitReason) -> bool {
+    let machine = matches!(
+        reason,
+        ExitReason::NodeLost | ExitReason::LeaseEnded | ExitReason::SupervisorLost | ExitReason::Reboot | ExitReason::Evicted
+    );
+    machine && job.desired == Desired::Run && job.attempts.len() < ATTEMPTS_MAX
+}
+
 /// Judges a live attempt: over only when its run lease plus [`CLOCK_SKEW_MS`] has passed without renewal.
 pub fn silence(job: &JobRow, attempt: &AttemptRow, now: UnixTime) -> Silence {
     if now < attempt.run_lease_until.plus_millis(CLOCK_SKEW_MS) {
         return Silence::Wait;
     }
-    let again = job.desired == Desired::Run && job.attempts.len() < ATTEMPTS_MAX;
+    let again = may_run_again(job, ExitReason::NodeLost);
     Silence::Over {
         exit: Exit {
             reason: ExitReason::NodeLost,

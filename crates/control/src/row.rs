@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use vocabulary::api::PrincipalKind;
+use vocabulary::plan::NodePlace;
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{
-    Name, PersonId, PrincipalId, ProjectId, Sensitivity, TenantId, UnixTime, VolumeId,
+    EntryId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, UnixTime, VolumeId,
 };
 
 /// The version of all bodies written by this program.
@@ -58,4 +59,62 @@ pub(crate) struct VolumeRow {
     pub(crate) prefix: String,
     pub(crate) owner: PrincipalId,
     pub(crate) created: UnixTime,
+}
+
+/// A node, as its enrolment and its operators left it. What it says itself lies in a [`SeenRow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeRow {
+    pub(crate) format: u32,
+    pub(crate) id: NodeId,
+    pub(crate) name: Name,
+    pub(crate) provider: Option<ProviderId>,
+    pub(crate) place: NodePlace,
+    /// Ed25519, base64 of 32 bytes: signs its statements.
+    pub(crate) record_key: String,
+    /// The entry of its enrolment.
+    pub(crate) enrolled: EntryId,
+    pub(crate) created: UnixTime,
+    pub(crate) draining: bool,
+    pub(crate) revoked: bool,
+    /// Whether its silence is recorded.
+    pub(crate) lost: bool,
+}
+
+impl NodeRow {
+    /// As rules see it. Its trust is 0 until the enclave room exists.
+    pub(crate) fn facts(&self) -> policy::NodeFacts {
+        policy::NodeFacts {
+            id: self.id,
+            provider: self.provider,
+            region: self.place.region.clone(),
+            jurisdiction: self.place.jurisdiction.clone(),
+            trust: 0,
+        }
+    }
+}
+
+/// A certificate that was issued to a node, under its serial number: `link` is the node, `until` its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CertificateRow {
+    pub(crate) format: u32,
+    pub(crate) node: NodeId,
+    /// SHA-256 of the leaf's DER.
+    pub(crate) certificate: Sha256Digest,
+    /// Leaf, then issuing authority, DER, base64.
+    pub(crate) chain: Vec<String>,
+    pub(crate) not_before: UnixTime,
+    pub(crate) issued: UnixTime,
+    /// The entry of its issue.
+    pub(crate) entry: EntryId,
+}
+
+/// What a join token lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JoinScope {
+    pub(crate) name: Name,
+    pub(crate) place: NodePlace,
+    pub(crate) provider: Option<ProviderId>,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use audit::Event;
 use identity::tls::{Clients, Identity, KeyExchange, server_config};
-use identity::{EcdsaKey, ServerName};
+use identity::{EcdsaKey, LiveRevocations, RevocationSet, ServerName, Verifier};
 use keys::SystemRandom;
 use policy::PolicySets;
 use store::{Blobs, Store, StoreConfig, Transaction};
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vocabulary::plan::{NodePlace, Revocations};
 use vocabulary::{ControlId, Name, Profile, SYSTEM_OWNER, Sha256Digest};
 use zeroize::Zeroizing;
 
@@ -23,6 +24,10 @@ use crate::api::problem::Failure;
 use crate::api::table::Route;
 use crate::bootstrap::{self, StartError, internal};
 use crate::clock;
+use crate::fleet::Fleet;
+use crate::gate::Gate;
+use crate::limits::JOIN_LIFETIME_MAX_S;
+use crate::operation::enrolment::join_token;
 use crate::state::{Control, fresh};
 
 /// What a server is started with.
@@ -34,12 +39,42 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Names and addresses under which people reach it, beside the address itself.
     pub hosts: Vec<String>,
+    /// The node channel's address; port 0 picks one.
+    pub node_listen: SocketAddr,
+    /// The node of this machine: on a deployment without any node, a join token for it is left in a file.
+    pub local_node: Option<LocalNode>,
     /// The profile asked for; `None` takes what is there, and `development` for a new deployment.
     pub profile: Option<Profile>,
     /// Name of the first administrator of a new deployment.
     pub admin: Name,
     /// Opens the seal.
     pub passphrase: Zeroizing<String>,
+}
+
+/// The node that runs beside the server.
+#[derive(Debug, Clone)]
+pub struct LocalNode {
+    /// Where its join token is left: a file of mode 0600, made when no node exists.
+    pub join_file: PathBuf,
+    /// Its name.
+    pub name: Name,
+    /// Where it stands.
+    pub place: NodePlace,
+}
+
+impl LocalNode {
+    /// A node called `local`, in region `local` and jurisdiction `LOCAL`, whose token is left in this file.
+    pub fn new(join_file: PathBuf) -> Result<Self, StartError> {
+        Ok(Self {
+            join_file,
+            name: "local".parse().map_err(internal)?,
+            place: NodePlace {
+                region: "local".parse().map_err(internal)?,
+                jurisdiction: "LOCAL".parse().map_err(internal)?,
+                labels: vocabulary::Labels::new(),
+            },
+        })
+    }
 }
 
 impl std::fmt::Debug for ServerConfig {
@@ -52,6 +87,7 @@ impl std::fmt::Debug for ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    node_address: SocketAddr,
     pin: Sha256Digest,
     profile: Profile,
     ticket: Option<Zeroizing<String>>,
@@ -71,6 +107,9 @@ impl Server {
         let control_id = fresh(ControlId::new, now);
         let listener =
             TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let node_listener =
+            TcpListener::bind(config.node_listen).await.map_err(|source| StartError::Listen { address: config.node_listen, source })?;
+        let node_address = node_listener.local_addr().map_err(internal)?;
         let address = listener.local_addr().map_err(internal)?;
         let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
         let names = server_names(address, &config.hosts).map_err(|error| certificates(&error))?;
@@ -82,7 +121,13 @@ impl Server {
             .map_err(|error| certificates(&error))?;
         let identity = Identity { chain: issued.chain, key: key.private().clone() };
         let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-        let tls = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
+        let anybody = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), Arc::<rustls::time_provider::DefaultTimeProvider>::clone(&time));
+        let tls = anybody.map_err(|error| certificates(&error))?;
+        let revocations = LiveRevocations::new(revocation_set(&store).await?);
+        let verifier = Arc::new(Verifier::new(opened.root.clone(), revocations).map_err(|error| certificates(&error))?);
+        let nodes = Clients::Nodes(Arc::clone(&verifier));
+        let node_tls = server_config(&identity, &opened.root, nodes, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
+        let stop = CancellationToken::new();
         let (router, _, document) = crate::api::table().finish();
         let control = Arc::new(Control {
             sets: PolicySets::new()?,
@@ -98,6 +143,13 @@ impl Server {
             hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
             published: watch::Sender::new(0),
             openapi: document.to_string(),
+            node_authority: opened.node_authority,
+            receipt_key: opened.receipt_key,
+            receipt_certificate: opened.receipt_certificate,
+            gate: Gate::new(verifier),
+            node_port: node_address.port(),
+            fleet: Fleet::default(),
+            stop: stop.clone(),
             store,
             blobs,
         });
@@ -105,23 +157,34 @@ impl Server {
             .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
             .map_err(|failure| internal(failure.problem.detail))?;
         control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
-        let stop = CancellationToken::new();
+        if let Some(local) = &config.local_node {
+            leave_join_token(&control, local).await?;
+        }
         let mut tasks = JoinSet::new();
-        let router = router
-            .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
-            .method_not_allowed_fallback(|| async {
-                Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
-            })
-            .with_state(Arc::clone(&control));
-        tasks.spawn(serve(listener, Arc::new(tls), router, stop.clone()));
+        let complete = |router: axum::Router<Arc<Control>>| {
+            router
+                .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
+                .method_not_allowed_fallback(|| async {
+                    Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
+                })
+                .with_state(Arc::clone(&control))
+        };
+        let gate = Some(Arc::clone(&control.gate));
+        tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
+        tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), gate, stop.clone()));
         tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
-        Ok(Self { address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
+        Ok(Self { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+    /// Where the node channel listens.
+    #[must_use]
+    pub const fn node_address(&self) -> SocketAddr {
+        self.node_address
     }
     /// The pin of the deployment's root, for first contact.
     #[must_use]
@@ -155,6 +218,52 @@ impl Server {
     }
 }
 
+/// The revocations that are stored.
+pub(crate) async fn revocation_set(store: &Store) -> Result<RevocationSet, StartError> {
+    let mut wire = Revocations::default();
+    loop {
+        let page = store.revocations(wire.version, 1000).await.map_err(internal)?;
+        let more = page.truncated && !page.items.is_empty();
+        for row in page.items {
+            wire.version = wire.version.max(row.version);
+            match row.what {
+                store::Revoked::Node(node) => wire.nodes.push(node),
+                store::Revoked::Serial(serial) => wire.serials.push(serial),
+            }
+        }
+        if !more {
+            return RevocationSet::from_wire(&wire).map_err(internal);
+        }
+    }
+}
+
+/// Leaves a join token for the node beside this server, when no node exists: it joins without a person.
+async fn leave_join_token(control: &Control, local: &LocalNode) -> Result<(), StartError> {
+    let told = |failure: Failure| internal(failure.problem.detail);
+    let now = clock::now();
+    if !control.store.list(SYSTEM_OWNER, store::Kind::NODE, store::Page::first(1)).await.map_err(internal)?.items.is_empty() {
+        return Ok(());
+    }
+    let expires = now.plus_millis(JOIN_LIFETIME_MAX_S.saturating_mul(1000));
+    let (transaction, event, _, token) = join_token(control, &local.name, &local.place, now, expires).map_err(told)?;
+    let entry = control.system_entry(now, SYSTEM_OWNER, event).map_err(told)?;
+    control.store.commit(transaction.entry(entry), now).await.map_err(internal)?;
+    let text = Zeroizing::new(format!("{}\n", token.as_str()));
+    write_private(&local.join_file, text.as_bytes()).map_err(|source| StartError::File { path: local.join_file.clone(), source })
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
 fn server_names(address: SocketAddr, hosts: &[String]) -> Result<Vec<ServerName>, identity::IssueError> {
     let mut texts = vec!["localhost".to_owned()];
     if !address.ip().is_unspecified() {
@@ -182,4 +291,10 @@ pub fn openapi() -> String {
 #[must_use]
 pub fn routes() -> Vec<Route> {
     crate::api::table().finish().1
+}
+
+/// All routes of the node channel, for the tests that list them.
+#[must_use]
+pub fn node_routes() -> Vec<Route> {
+    crate::api::node_table().finish().1
 }

@@ -1,24 +1,28 @@
 //! The control plane at work: everything that its operations share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use audit::entry::{Actor, Producer, Source};
 use audit::sealed::{Personal, SubjectRoot};
 use audit::{EncodedEntry, Entry, Event, Outcome};
 use http::header;
-use identity::{Peppers, Token, TokenKind};
+use identity::{IssuingAuthority, Peppers, ReceiptCertificate, StatementKey, Token, TokenKind};
 use keys::{Random, SystemRandom};
 use policy::{PolicySets, RoleBinding, SetFacts};
 use store::{Blobs, Kind, Store, Transaction};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use vocabulary::api::PrincipalKind;
-use vocabulary::{ControlId, DeploymentId, EntryId, ErrorCode, Profile, SYSTEM_OWNER, TenantId, UnixTime};
+use vocabulary::{ControlId, DeploymentId, EntryId, ErrorCode, NodeId, Profile, SYSTEM_OWNER, TenantId, UnixTime};
 
 use crate::api::listener::Connection;
 use crate::api::problem::Failure;
 use crate::caller::Member;
 use crate::clock;
-use crate::row::{PrincipalRow, TenantRow};
+use crate::fleet::Fleet;
+use crate::gate::Gate;
+use crate::row::{NodeRow, PrincipalRow, TenantRow};
 use crate::vault::Vault;
 
 /// The control plane.
@@ -40,6 +44,20 @@ pub(crate) struct Control {
     /// The size of the published log.
     pub(crate) published: watch::Sender<u64>,
     pub(crate) openapi: String,
+    /// Issues and renews the certificates of nodes.
+    pub(crate) node_authority: IssuingAuthority,
+    /// Signs plans and receipts.
+    pub(crate) receipt_key: StatementKey,
+    /// Its certificate with the issuer.
+    pub(crate) receipt_certificate: ReceiptCertificate,
+    /// Who is on the node channel.
+    pub(crate) gate: Arc<Gate>,
+    /// The node channel's port.
+    pub(crate) node_port: u16,
+    /// What was heard of the nodes.
+    pub(crate) fleet: Fleet,
+    /// Cancelled when the server stops: streams end by it.
+    pub(crate) stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Control {
@@ -163,6 +181,12 @@ impl Control {
     pub(crate) async fn tenant(&self, id: TenantId) -> Result<Option<TenantRow>, Failure> {
         let found = self.store.get_json::<TenantRow>(SYSTEM_OWNER, Kind::TENANT, id).await.map_err(Failure::internal)?;
         Ok(found.map(|(_, row)| row))
+    }
+
+    /// A node's row with its revision.
+    pub(crate) async fn node(&self, id: NodeId) -> Result<Option<(u64, NodeRow)>, Failure> {
+        let found = self.store.get_json::<NodeRow>(SYSTEM_OWNER, Kind::NODE, id).await.map_err(Failure::internal)?;
+        Ok(found.map(|(stored, row)| (stored.revision, row)))
     }
 
     /// A pseudonym of a connection's source: the address, or for IPv6 its /64.

@@ -31,6 +31,8 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     let config = ServerConfig {
         data_dir: args.data_dir.clone(),
         listen: args.listen,
+        node_listen: std::net::SocketAddr::new(args.listen.ip(), if args.listen.port() == 0 { 0 } else { args.listen.port().saturating_add(1) }),
+        local_node: None,
         hosts: args.host,
         profile,
         admin: args.admin,

@@ -298,7 +298,7 @@ impl<A: Action> Call<A> {
 }
 
 /// The values of a path, by the names in the route.
-fn path_values(route: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
+pub(crate) fn path_values(route: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut values = Vec::new();
     let (mut names, mut parts) = (route.split('/'), path.split('/'));
     while let Some(name) = names.next() {
@@ -321,7 +321,7 @@ fn path_values(route: &str, path: &str) -> Result<Vec<(String, String)>, Failure
 }
 
 /// The parameters of a query; each once.
-fn query_values(query: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(crate) fn query_values(query: &str) -> Result<BTreeMap<String, String>, Failure> {
     let mut values = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use identity::VerifiedPeer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::clock;
+use crate::gate::Gate;
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAMS_MAX};
 
 /// What is known of a connection before its first request.
@@ -19,13 +22,17 @@ use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_
 pub(crate) struct Connection {
     /// Where it comes from.
     pub(crate) remote: SocketAddr,
+    /// Who shook hands, on the node channel.
+    pub(crate) peer: Option<Arc<VerifiedPeer>>,
 }
 
-/// Serves until `stop`, then lets requests in flight end for a moment.
+/// Serves until `stop`, then lets requests in flight end for a moment. With a gate, every peer is judged by it and its
+/// connection ends when the gate or its certificate says so.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: axum::Router,
+    gate: Option<Arc<Gate>>,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -49,10 +56,10 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let (acceptor, router, gate, stop) = (acceptor.clone(), router.clone(), gate.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            serve_connection(stream, remote, &acceptor, router, stop).await;
+            serve_connection(stream, remote, &acceptor, router, gate, stop).await;
         });
     }
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
@@ -66,6 +73,7 @@ async fn serve_connection(
     remote: SocketAddr,
     acceptor: &tokio_rustls::TlsAcceptor,
     router: axum::Router,
+    gate: Option<Arc<Gate>>,
     stop: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -80,7 +88,21 @@ async fn serve_connection(
             return;
         }
     };
-    let connection = Connection { remote };
+    let guest = match gate.map(|gate| gate.admit(tls.get_ref().1.peer_certificates(), clock::now())).transpose() {
+        Ok(guest) => guest,
+        Err(refusal) => {
+            tracing::info!(%remote, %refusal, "peer refused");
+            return;
+        }
+    };
+    let connection = Connection { remote, peer: guest.as_ref().map(|guest| Arc::clone(&guest.peer)) };
+    // Ends with the certificate, or at once when the peer is revoked; nobody's API connection ends this way.
+    let over = async {
+        match &guest {
+            Some(guest) => guest.over(clock::now()).await,
+            None => std::future::pending().await,
+        }
+    };
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(connection.clone());
         request.map(axum::body::Body::new)
@@ -105,6 +127,7 @@ async fn serve_connection(
         result = serving.as_mut() => {
             if let Err(error) = result { tracing::debug!(%remote, %error, "connection ended"); }
         }
+        reason = over => tracing::info!(%remote, reason, "connection closed"),
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;

@@ -3,8 +3,11 @@
 pub(crate) mod call;
 mod json;
 pub(crate) mod listener;
+pub(crate) mod node;
+mod node_routes;
 pub(crate) mod problem;
 mod routes;
 pub(crate) mod table;
 
+pub(crate) use node_routes::node_table;
 pub(crate) use routes::table;

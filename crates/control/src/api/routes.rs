@@ -5,7 +5,7 @@ use axum::response::IntoResponse as _;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, key, lease, login, object, people, policy_explain, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, key, lease, login, object, people, policy_explain, tenant, token, volume};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -32,6 +32,8 @@ pub(crate) fn table() -> Table {
     table.get(Words("POST", "/v1/tenants/{id}/suspend", "tenant_suspend", "Suspends a tenant"), &[], tenant::suspend);
     table.get(Words("POST", "/v1/tenants/{id}/resume", "tenant_resume", "Ends a suspension"), &[], tenant::resume);
     table.get(Words("GET", "/v1/platform-audit", "platform_audit_list", "Lists the platform's own audit entries"), AUDIT_QUERY, audit_log::list_platform);
+
+    table.json(Words("POST", "/v1/join-tokens", "node_invite", "Makes a join token for one node"), &[], enrolment::invite);
 
     table.json(Words("POST", "/v1/projects", "project_create", "Makes a project"), &[], tenant::project_create);
     table.get(Words("GET", "/v1/projects", "project_list", "Lists projects"), PAGE_QUERY, tenant::project_list);
@@ -121,6 +123,11 @@ fn public(table: &mut Table) {
         Words("POST", "/v1/enrolments/complete", "enrolment_complete", "Sets password and authenticator, spends the ticket"),
         "the one-time ticket is the credential",
         |call, Json(request)| login::enrol_complete(call, request),
+    );
+    table.public(
+        Words("POST", "/v1/nodes/enrol", "node_enrol", "Enrols a node, spends its join token"),
+        "the single-use join token is the credential",
+        enrolment::enrol,
     );
     table.public_raw(
         Words("GET", "/v1/log/checkpoint", "log_checkpoint", "Gives the newest signed checkpoint (C2SP tlog-tiles)"),

@@ -239,12 +239,7 @@ impl Table {
         F: Fn(Arc<Control>, Request<Body>, &'static str) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
-        let filter = match route.method {
-            "POST" => MethodFilter::POST,
-            "PUT" => MethodFilter::PUT,
-            "DELETE" => MethodFilter::DELETE,
-            _ => MethodFilter::GET,
-        };
+        let filter = method_filter(route.method);
         let path = route.path;
         let method = on(filter, move |axum::extract::State(control): axum::extract::State<Arc<Control>>, request: Request<Body>| {
             let serve = serve.clone();
@@ -285,7 +280,17 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> PublicBody for axum::Json<
     }
 }
 
-fn answer_json<R: Serialize>(answer: &R, action: &'static str) -> Response {
+/// The filter of a route's method.
+pub(crate) fn method_filter(method: &str) -> MethodFilter {
+    match method {
+        "POST" => MethodFilter::POST,
+        "PUT" => MethodFilter::PUT,
+        "DELETE" => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}
+
+pub(crate) fn answer_json<R: Serialize>(answer: &R, action: &'static str) -> Response {
     match serde_json::to_vec(answer) {
         Ok(body) => {
             let mut response = (StatusCode::OK, body).into_response();

@@ -1,6 +1,7 @@
 //! The operations behind the routes. Each takes its permit by value and writes state and entry in one transaction.
 
 pub(crate) mod audit_log;
+pub(crate) mod enrolment;
 pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod login;

@@ -64,7 +64,7 @@ fn job(state: JobState, attempts: usize) -> JobRow {
         created: NOW,
         spec: spec(),
         policy_epoch: 1,
-        submitted_index: 0,
+        submitted_entry: EntryId::from_bytes([5; 16]),
         desired: Desired::Run,
         attempts: (1..=attempts)
             .map(|number| AttemptRow {
@@ -73,7 +73,7 @@ fn job(state: JobState, attempts: usize) -> JobRow {
                 run_lease: LeaseId::from_bytes([4; 16]),
                 run_lease_until: NOW.plus_millis(30_000),
                 placed: NOW,
-                placed_index: 1,
+                placed_entry: EntryId::from_bytes([6; 16]),
                 report: AttemptReport {
                     attempt: AttemptId { job: id, attempt: u32::try_from(number).unwrap() },
                     state: if number == attempts { state } else { JobState::Failed },
@@ -83,7 +83,8 @@ fn job(state: JobState, attempts: usize) -> JobRow {
                     since: NOW,
                 },
                 statement: None,
-                acknowledged: false,
+                ended: None,
+                finished_entry: None,
             })
             .collect(),
         exit: None,
@@ -214,7 +215,7 @@ fn never_two_attempts_alive() {
                             run_lease: LeaseId::from_bytes([4; 16]),
                             run_lease_until: until,
                             placed: now,
-                            placed_index: 0,
+                            placed_entry: EntryId::from_bytes([6; 16]),
                             report: AttemptReport {
                                 attempt: AttemptId { job: job.id, attempt: number },
                                 state: JobState::Pending,
@@ -224,7 +225,8 @@ fn never_two_attempts_alive() {
                                 since: now,
                             },
                             statement: None,
-                            acknowledged: false,
+                            ended: None,
+                            finished_entry: None,
                         });
                     }
                 }

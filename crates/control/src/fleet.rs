@@ -1,0 +1,119 @@
+//! What the control plane has heard of its nodes lately, in memory; what lies in the store is at most a few seconds older.
+//!
+//! A heartbeat that says nothing new costs no write of its own: [`crate::driver`] writes what was heard in one transaction
+//! every [`crate::limits::SEEN_FLUSH_MS`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use vocabulary::plan::{NodeFacts, NodePlan, SignedPlan};
+use vocabulary::{NodeId, UnixTime};
+
+use crate::row::FORMAT;
+
+/// The kind of [`SeenRow`], under the node's id.
+pub(crate) const SEEN: store::Kind = store::Kind::new("node_seen");
+
+/// What a node said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeenRow {
+    pub(crate) format: u32,
+    pub(crate) node: NodeId,
+    pub(crate) last_seen: Option<UnixTime>,
+    pub(crate) facts: NodeFacts,
+    /// The plan that it works on.
+    pub(crate) plan_revision: u64,
+}
+
+/// A node's plan, as stored under the node's id. The row's revision is the plan's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlanRow {
+    pub(crate) format: u32,
+    pub(crate) plan: NodePlan,
+    pub(crate) signed: SignedPlan,
+}
+
+/// The nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    nodes: Mutex<BTreeMap<NodeId, Live>>,
+    /// Wakes the driver: something was asked for that it should look at now.
+    pub(crate) wake: Notify,
+}
+
+#[derive(Debug)]
+struct Live {
+    seen: Option<SeenRow>,
+    dirty: bool,
+    plan: watch::Sender<Option<Arc<PlanRow>>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { seen: None, dirty: false, plan: watch::Sender::new(None) }
+    }
+}
+
+impl Fleet {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Live>> {
+        // Entries are replaced as wholes, so what a panic left behind is good.
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the store knows, at the start.
+    pub(crate) fn load(&self, seen: SeenRow) {
+        let node = seen.node;
+        self.nodes().entry(node).or_default().seen = Some(seen);
+    }
+
+    /// A node joined: its facts are known before its first report.
+    pub(crate) fn enrolled(&self, node: NodeId, facts: NodeFacts) {
+        let mut nodes = self.nodes();
+        let live = nodes.entry(node).or_default();
+        live.seen = Some(SeenRow { format: FORMAT, node, last_seen: None, facts, plan_revision: 0 });
+        live.dirty = true;
+        drop(nodes);
+        self.wake.notify_one();
+    }
+
+    /// A node reported. Says whether it is heard of for the first time since this process started, or has new facts:
+    /// then jobs may fit that did not before.
+    pub(crate) fn reported(&self, node: NodeId, now: UnixTime, facts: &NodeFacts, plan_revision: u64) -> bool {
+        let mut nodes = self.nodes();
+        let live = nodes.entry(node).or_default();
+        let news = live.seen.as_ref().is_none_or(|seen| seen.last_seen.is_none() || seen.facts != *facts);
+        live.seen = Some(SeenRow { format: FORMAT, node, last_seen: Some(now), facts: facts.clone(), plan_revision });
+        live.dirty = true;
+        news
+    }
+
+    /// What a node said last.
+    pub(crate) fn seen(&self, node: NodeId) -> Option<SeenRow> {
+        self.nodes().get(&node)?.seen.clone()
+    }
+
+    /// What was heard since the last time this was asked.
+    pub(crate) fn take_dirty(&self) -> Vec<SeenRow> {
+        let mut nodes = self.nodes();
+        nodes.values_mut().filter_map(|live| std::mem::take(&mut live.dirty).then(|| live.seen.clone()).flatten()).collect()
+    }
+
+    /// Follows a node's plan.
+    pub(crate) fn plan(&self, node: NodeId) -> watch::Receiver<Option<Arc<PlanRow>>> {
+        self.nodes().entry(node).or_default().plan.subscribe()
+    }
+
+    /// The newest plan of a node.
+    pub(crate) fn current_plan(&self, node: NodeId) -> Option<Arc<PlanRow>> {
+        self.nodes().get(&node)?.plan.borrow().clone()
+    }
+
+    /// A newer plan was stored.
+    pub(crate) fn set_plan(&self, node: NodeId, plan: PlanRow) {
+        self.nodes().entry(node).or_default().plan.send_replace(Some(Arc::new(plan)));
+    }
+}
