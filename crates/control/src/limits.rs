@@ -39,3 +39,9 @@ pub(crate) const JOIN_LIFETIME_MIN_S: u64 = 60;
 pub(crate) const JOIN_LIFETIME_MAX_S: u64 = 3_600;
 /// Labels of a node, or that a job asks for: a screenful.
 pub(crate) const LABELS_MAX: usize = 64;
+/// Bytes of an image's manifest (`runtime.md` 10).
+pub(crate) const MANIFEST_MAX: usize = 4 << 20;
+/// Blobs of an image: 128 layers, config, manifest (`runtime.md` 10).
+pub(crate) const IMAGE_BLOBS_MAX: usize = 130;
+/// Bytes of all blobs of an image: what a node may unpack at most (`runtime.md` 10).
+pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 30;

@@ -5,7 +5,7 @@ use vocabulary::api::PrincipalKind;
 use vocabulary::plan::NodePlace;
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{
-    EntryId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, UnixTime, VolumeId,
+    EntryId, ImageId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, UnixTime, VolumeId,
 };
 
 /// The version of all bodies written by this program.
@@ -117,4 +117,18 @@ pub(crate) struct JoinScope {
     pub(crate) name: Name,
     pub(crate) place: NodePlace,
     pub(crate) provider: Option<ProviderId>,
+}
+
+/// An image: a manifest and the name under which it was imported. The store's name column says whether it still has the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageRow {
+    pub(crate) format: u32,
+    pub(crate) id: ImageId,
+    pub(crate) name: Name,
+    pub(crate) manifest: Sha256Digest,
+    /// Bytes of all blobs.
+    pub(crate) size: u64,
+    pub(crate) importer: PrincipalId,
+    pub(crate) created: UnixTime,
 }

@@ -40,6 +40,7 @@ pub(crate) struct Call<A> {
     idempotency: Option<String>,
     step_up: Option<StepUpId>,
     lease: Option<String>,
+    length: Option<String>,
     action: PhantomData<fn(A)>,
 }
 
@@ -68,6 +69,7 @@ impl<A> Call<A> {
             if_match: header("if-match")?,
             idempotency: header("idempotency-key")?,
             lease: header("swarm-lease")?,
+            length: header("content-length")?,
             step_up,
             control,
             action: PhantomData,
@@ -101,6 +103,10 @@ impl<A> Call<A> {
     pub(crate) fn lease_id<T: FromStr>(&self) -> Result<T, Failure> {
         let text = self.lease.as_deref().ok_or_else(|| Failure::invalid("header `swarm-lease` is missing"))?;
         text.parse().map_err(|_| Failure::invalid("header `swarm-lease` is no id"))
+    }
+    /// How many bytes the body has, as its sender says.
+    pub(crate) fn content_length(&self) -> Option<&str> {
+        self.length.as_deref()
     }
     /// Makes a create repeatable under the client's `Idempotency-Key`, if it sent one: the answer is kept for the next time.
     pub(crate) fn repeatable<T: serde::Serialize>(&self, transaction: Transaction, answer: &T) -> Result<Transaction, Failure> {

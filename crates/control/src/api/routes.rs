@@ -5,7 +5,7 @@ use axum::response::IntoResponse as _;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, key, lease, login, object, people, policy_explain, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, image, key, lease, login, object, people, policy_explain, tenant, token, volume};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -73,6 +73,11 @@ pub(crate) fn table() -> Table {
     table.json(Words("POST", "/v1/volumes/{id}/commit", "volume_commit", "Compares and sets the root"), &[], object::commit_root);
     table.get(Words("GET", "/v1/leases", "lease_list", "Lists one's own key leases"), PAGE_QUERY, lease::list);
     table.get(Words("DELETE", "/v1/leases/{id}", "lease_end", "Gives a lease back"), &[], lease::end);
+
+    table.raw(Words("PUT", "/v1/image-blobs/{digest}", "image_blob_put", "Takes a blob of an image; its size and digest are checked"), &[], image::put_blob);
+    table.get(Words("GET", "/v1/image-blobs/{digest}", "image_blob_show", "Says whether the tenant has a blob"), &[], image::show_blob);
+    table.json(Words("POST", "/v1/images", "image_create", "Names a manifest whose blobs were uploaded"), &[], image::create);
+    table.get(Words("GET", "/v1/images", "image_list", "Lists images by name"), PAGE_QUERY, image::list);
 
     table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
     table.get(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Destroys a key for good"), &[], key::destroy);

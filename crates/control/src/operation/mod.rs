@@ -2,6 +2,7 @@
 
 pub(crate) mod audit_log;
 pub(crate) mod enrolment;
+pub(crate) mod image;
 pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod login;

@@ -32,15 +32,18 @@ fn path(row: &VolumeRow, below: &str) -> Result<BlobPath, Failure> {
     format!("volumes/{}/{below}", row.prefix).parse().map_err(|error| Failure::invalid(format!("object path: {error}")))
 }
 
-fn blob_failure(error: BlobError) -> Failure {
+pub(crate) fn blob_failure(error: BlobError) -> Failure {
     match error {
         BlobError::Absent(_) => Failure::not_found(),
         BlobError::Exists(_) | BlobError::Differs(_) => {
             Failure::new(ErrorCode::Conflict, "an object of this name is there already: names are used once")
         }
-        BlobError::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, error.to_string()),
-        other => {
-            tracing::error!(error = %other, "object store failed");
+        BlobError::TooLarge { size, limit, .. } => Failure::new(ErrorCode::TooLarge, format!("{size} bytes are more than the limit of {limit}")),
+        BlobError::Mismatch { what, .. } => {
+            Failure::new(ErrorCode::VerificationFailed, format!("the bytes do not have the announced {what}; nothing was kept"))
+        }
+        BlobError::Range { .. } | BlobError::Full | BlobError::Store(_) | BlobError::Folder { .. } => {
+            tracing::error!(%error, "object store failed");
             Failure::new(ErrorCode::StorageFailed, "the object store failed")
         }
     }
