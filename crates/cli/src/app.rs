@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
-use vocabulary::api::{Page, Project, Volume};
-use vocabulary::{ProjectId, VolumeId};
+use vocabulary::api::{Image, Node, Page, Project, Volume};
+use vocabulary::{NodeId, ProjectId, Sha256Digest, VolumeId};
 
 use crate::args::Global;
 use crate::client::{Call, Client};
@@ -96,6 +96,32 @@ impl App {
             .find(|project| project.name.as_str() == name_or_id.trim().to_lowercase())
             .map(|project| project.id)
             .ok_or_else(|| missing("project", name_or_id, "swarm project list shows those that are there"))
+    }
+
+    /// Finds an image by name or digest: what a job names is the digest.
+    pub(crate) async fn image(&self, client: &Client, name_or_digest: &str) -> Result<Sha256Digest, CliError> {
+        if let Ok(digest) = name_or_digest.parse() {
+            return Ok(digest);
+        }
+        let images: Vec<Image> = self.all(client, "/v1/images").await?;
+        images
+            .iter()
+            .filter(|image| image.name.as_str() == name_or_digest.trim().to_lowercase())
+            .max_by_key(|image| image.created)
+            .map(|image| image.manifest)
+            .ok_or_else(|| missing("image", name_or_digest, "swarm image list shows those that are there; swarm image import PATH --name NAME brings one"))
+    }
+
+    /// Finds a node by name or id.
+    pub(crate) async fn node(&self, client: &Client, name_or_id: &str) -> Result<Node, CliError> {
+        if let Ok(id) = name_or_id.parse::<NodeId>() {
+            return client.send(&Call::get(format!("/v1/nodes/{id}")), None).await;
+        }
+        let nodes: Vec<Node> = self.all(client, "/v1/nodes").await?;
+        nodes
+            .into_iter()
+            .find(|node| node.name.as_str() == name_or_id.trim().to_lowercase())
+            .ok_or_else(|| missing("node", name_or_id, "swarm node list shows those that are there"))
     }
 
     /// Finds a volume by name or id.

@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vocabulary::{Jurisdiction, KeyId, Name, PrincipalId, Purpose, Region, Sensitivity, TenantId, TokenId};
+use vocabulary::{JobId, Jurisdiction, KeyId, Name, PrincipalId, Purpose, Region, Sensitivity, Sha256Digest, TenantId, TokenId};
 
 use crate::output::Format;
 
 /// Security for AI compute on machines that you do not own.
 #[derive(Debug, Parser)]
 #[command(name = "swarm", version, about, max_term_width = 110, after_help = "\
-First steps:\n  swarm server --data-dir ./state                start a control plane; it prints its pin and a one-time ticket\n  \
+First steps:\n  swarm doctor                                what this machine offers, and what is missing\n  \
 swarm login https://127.0.0.1:7443 --ca-pin sha256:… --enrol\n  \
-swarm volume create patients --project p --region eu-central --sensitivity internal --purpose research\n  \
-swarm volume put patients ./data\n  swarm volume get patients ./copy\n  swarm audit verify")]
+swarm volume create patients --project p --region local --sensitivity internal --purpose research\n  \
+swarm volume put patients ./data\n  swarm image import ./image.tar --name sklearn\n  \
+swarm job run sklearn --project p --purpose research --input patients --code ./src -- python3 /code/train.py\n  \
+swarm job receipt JOB > receipt.json && swarm verify receipt.json\n\n\
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict, 6 verification failed, 7 refused by a guardrail,\n\
+8 timeout, 130 interrupted; `swarm job run` passes the job's own code through (125: Swarm itself failed).")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -25,7 +29,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// How to print data
-    #[arg(short, long, global = true, value_enum, default_value = "table", env = "SWARM_OUTPUT")]
+    #[arg(short = 'o', long = "format", global = true, value_enum, default_value = "table", env = "SWARM_OUTPUT")]
     pub(crate) output: Format,
     /// Which login to use, when there are several
     #[arg(long, global = true, default_value = "default", env = "SWARM_CONTEXT")]
@@ -53,6 +57,8 @@ pub(crate) enum Noun {
     Whoami,
     /// Show the deployment's state
     Status,
+    /// Verify a receipt: offline, without a login
+    Verify(Verify),
     /// Explain an error code
     Explain(Explain),
     /// Tenants
@@ -70,9 +76,18 @@ pub(crate) enum Noun {
     /// Tokens
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Nodes: the machines that run jobs
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Sealed data
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// Images that jobs run
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Jobs
+    #[command(subcommand)]
+    Job(JobVerb),
     /// Keys: their inventory and life, never the keys themselves
     #[command(subcommand)]
     Key(KeyVerb),
@@ -82,6 +97,12 @@ pub(crate) enum Noun {
     /// Who may do what, and why
     #[command(subcommand)]
     Policy(PolicyVerb),
+    /// The deployment's public file, with which anybody verifies receipts
+    #[command(subcommand)]
+    Deployment(DeploymentVerb),
+    /// The seal of the deployment's root key
+    #[command(subcommand)]
+    Seal(SealVerb),
     /// Print shell completion
     Completion {
         /// The shell
@@ -90,15 +111,6 @@ pub(crate) enum Noun {
     /// Not built yet
     #[command(hide = true, name = "up")]
     Up(NotBuilt),
-    /// Not built yet
-    #[command(hide = true, name = "job")]
-    Job(NotBuilt),
-    /// Not built yet
-    #[command(hide = true, name = "image")]
-    Image(NotBuilt),
-    /// Not built yet
-    #[command(hide = true, name = "node")]
-    Node(NotBuilt),
     /// Print the OpenAPI document of this version
     #[command(hide = true)]
     Openapi,
@@ -148,6 +160,18 @@ pub(crate) struct Login {
     /// Use this token (read from standard input) instead of a person's login
     #[arg(long)]
     pub(crate) token_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The receipt; `-` reads standard input
+    pub(crate) file: PathBuf,
+    /// The deployment's public file (default: the one that the current login pinned)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) deployment: Option<PathBuf>,
+    /// The pin of the deployment's root, as its first run printed it (default: the current login's)
+    #[arg(long, value_name = "sha256:…")]
+    pub(crate) ca_pin: Option<Sha256Digest>,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +369,183 @@ pub(crate) enum VolumeVerb {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// Import an OCI layout (folder) or OCI archive (tar): only blobs that are missing are sent
+    Import {
+        /// The layout or archive
+        path: PathBuf,
+        /// The tenant's name for it
+        #[arg(long)]
+        name: Name,
+    },
+    /// List images
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobVerb {
+    /// Run a job and follow it
+    Run(Box<JobRun>),
+    /// List jobs
+    List,
+    /// Show a job: state, reason, node, isolation, limits
+    Show {
+        /// The job
+        id: JobId,
+    },
+    /// Show its log
+    Logs {
+        /// The job
+        id: JobId,
+        /// Go on until it ends
+        #[arg(short, long)]
+        follow: bool,
+        /// Print the bytes as they are: the job may then drive your terminal
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Stop it
+    Stop {
+        /// The job
+        id: JobId,
+    },
+    /// Write its receipt to standard output
+    Receipt {
+        /// The job
+        id: JobId,
+        /// Wait for it at most this many seconds
+        #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+        wait: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n  swarm job run sklearn --project p --purpose research --input patients --output model=models \\\n      \
+--code ./src -- python3 /code/train.py\n  swarm job run busybox --project p --purpose research -- sh -c 'echo hello'\n\n\
+The exit code is the job's own. 125: Swarm itself failed; 126: the command cannot be executed; 127: it is not in the image;\n\
+128+n: it was ended by signal n; 130: you interrupted, and the job goes on.")]
+pub(crate) struct JobRun {
+    /// The image: its name, or sha256:…
+    pub(crate) image: String,
+    /// The project: name or id
+    #[arg(long)]
+    pub(crate) project: String,
+    /// A name for people
+    #[arg(long, default_value = "job")]
+    pub(crate) name: Name,
+    /// A volume to read: VOLUME or NAME=VOLUME, opened at /inputs/NAME
+    #[arg(long = "input", value_name = "[NAME=]VOLUME")]
+    pub(crate) inputs: Vec<String>,
+    /// A volume to write: VOLUME or NAME=VOLUME, sealed from /outputs/NAME
+    #[arg(long = "output", value_name = "[NAME=]VOLUME")]
+    pub(crate) outputs: Vec<String>,
+    /// A local folder, sealed into a volume of its own and bound read-only at /code
+    #[arg(long, value_name = "DIR")]
+    pub(crate) code: Option<PathBuf>,
+    /// Variables beside the image's own
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// What the data is used for
+    #[arg(long)]
+    pub(crate) purpose: Purpose,
+    /// public, internal, confidential, regulated (default: the highest of its volumes)
+    #[arg(long)]
+    pub(crate) sensitivity: Option<Sensitivity>,
+    /// Run in this region only
+    #[arg(long)]
+    pub(crate) region: Option<Region>,
+    /// Run in these jurisdictions only
+    #[arg(long = "jurisdiction")]
+    pub(crate) jurisdictions: Vec<Jurisdiction>,
+    /// The node must have this label
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) node_labels: Vec<(String, String)>,
+    /// Memory, such as 512MiB
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// Cores, such as 1.5
+    #[arg(long, value_parser = parse_cores)]
+    pub(crate) cpus: Option<u64>,
+    /// Processes and threads
+    #[arg(long)]
+    pub(crate) pids: Option<u64>,
+    /// Encrypted scratch, such as 2GiB: inputs, outputs and /scratch together
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) scratch: Option<u64>,
+    /// Longest run
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) time_limit: Option<u64>,
+    /// How long an attempt lives without the control plane, 30 to 86400
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) run_lease: Option<u64>,
+    /// Widen the sandbox; shown in the receipt
+    #[arg(long = "grant", value_name = "debug|uring|cma|may_compile")]
+    pub(crate) grants: Vec<String>,
+    /// GPUs
+    #[arg(long, default_value_t = 0)]
+    pub(crate) gpus: u32,
+    /// Ask for a network (refused until the mesh exists)
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Submit and return
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Stop the job when interrupted
+    #[arg(long)]
+    pub(crate) rm_on_interrupt: bool,
+    /// The command (default: the image's own)
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Make a single-use token with which one machine may join
+    Invite {
+        /// The node's name
+        name: Name,
+        /// Its region
+        #[arg(long)]
+        region: Region,
+        /// Its jurisdiction
+        #[arg(long)]
+        jurisdiction: Jurisdiction,
+        /// Labels
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        labels: Vec<(String, String)>,
+        /// Life of the token, 60 to 3600
+        #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+        lifetime: u64,
+    },
+    /// List nodes
+    List,
+    /// Show a node
+    Show {
+        /// The node: name or id
+        node: String,
+    },
+    /// Give a node no new jobs
+    Drain {
+        /// The node: name or id
+        node: String,
+    },
+    /// End a drain
+    Resume {
+        /// The node: name or id
+        node: String,
+    },
+    /// Revoke a node's certificates for good and close its connections
+    Revoke {
+        /// The node: name or id
+        node: String,
+        /// Do not ask for the name
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
     /// List keys
     List,
@@ -413,6 +614,57 @@ pub(crate) enum PolicyVerb {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploymentVerb {
+    /// Write the deployment's public file to standard output, byte for byte as its root signed it
+    Show {
+        /// Fetch it anew first: it must be of the pinned root, and is remembered
+        #[arg(long)]
+        refresh: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SealVerb {
+    /// Say whether the seal is open
+    Status,
+}
+
+/// Reads `512MiB`, `2GiB`, `1000`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or("");
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "TiB" | "T" => 1 << 40,
+        _ => return Err(format!("`{unit}` is no unit: use KiB, MiB, GiB or TiB")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is no whole number"))?;
+    number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
+}
+
+/// Reads `2` or `1.5` cores as thousandths.
+fn parse_cores(text: &str) -> Result<u64, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    if part.len() > 3 || !part.chars().all(|c| c.is_ascii_digit()) {
+        return Err("cores have at most three decimals".to_owned());
+    }
+    let whole: u64 = whole.parse().map_err(|_| format!("`{text}` is no number of cores"))?;
+    let part: u64 = format!("{part:0<3}").parse().map_err(|_| format!("`{text}` is no number of cores"))?;
+    whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).ok_or_else(|| "too many cores".to_owned())
+}
+
+/// Splits `KEY=VALUE`.
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("it is not KEY=VALUE".to_owned()),
+    }
+}
+
 /// A noun of a later version: it refuses by name.
 #[derive(Debug, Args)]
 pub(crate) struct NotBuilt {
@@ -429,5 +681,17 @@ mod tests {
     fn the_grammar_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_cores_and_pairs() {
+        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("7"), Ok(7));
+        assert!(parse_size("1MB").is_err() && parse_size("99999999TiB").is_err() && parse_size("").is_err());
+        assert_eq!(parse_cores("1.5"), Ok(1500));
+        assert_eq!(parse_cores("2"), Ok(2000));
+        assert!(parse_cores("1.2345").is_err() && parse_cores("-1").is_err() && parse_cores("x").is_err());
+        assert_eq!(parse_pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(parse_pair("a").is_err() && parse_pair("=b").is_err());
     }
 }

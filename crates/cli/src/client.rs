@@ -13,10 +13,15 @@ use crate::error::{CliError, chain};
 /// Asks a person for a code; absent where nobody can be asked.
 pub(crate) type AskCode<'a> = dyn Fn(&str) -> Result<String, CliError> + Send + Sync + 'a;
 
+/// How long the server may say nothing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A client of one server.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    /// For bytes that go up: without a limit on the wait for the answer, which comes only once all are there.
+    uploads: reqwest::Client,
     url: String,
     token: Option<String>,
 }
@@ -28,12 +33,13 @@ pub(crate) struct Call {
     path: String,
     body: Option<serde_json::Value>,
     if_match: Option<u64>,
+    idempotency_key: Option<String>,
     lease: Option<String>,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None, if_match: None, lease: None }
+        Self { method, path: path.into(), body: None, if_match: None, idempotency_key: None, lease: None }
     }
     pub(crate) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
@@ -52,6 +58,10 @@ impl Call {
         self.if_match = Some(revision);
         self
     }
+    pub(crate) fn idempotent(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
 }
 
 impl Client {
@@ -60,16 +70,22 @@ impl Client {
         if !url.starts_with("https://") {
             return Err(CliError::usage(format!("`{}` is not an https:// address", crate::output::visible(url))));
         }
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(Duration::from_secs(120))
-            // A redirect could carry the token to somebody else; an environment variable could carry the traffic.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| CliError::new(1, chain(&error)))?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+        let builder = |tls| {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls)
+                .connect_timeout(Duration::from_secs(10))
+                // A redirect could carry the token to somebody else; an environment variable could carry the traffic.
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+        };
+        let failed = |error: reqwest::Error| CliError::new(1, chain(&error));
+        let uploads = builder(tls.clone()).build().map_err(failed)?;
+        let http = builder(tls).read_timeout(ANSWER_TIMEOUT).build().map_err(failed)?;
+        Ok(Self { http, uploads, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Sends a call and reads its JSON answer. A step-up that the server asks for is confirmed with `ask`, once.
@@ -106,6 +122,9 @@ impl Client {
         if let Some(revision) = call.if_match {
             request = request.header("if-match", revision.to_string());
         }
+        if let Some(key) = &call.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(lease) = &call.lease {
             request = request.header("swarm-lease", lease);
         }
@@ -118,14 +137,26 @@ impl Client {
         accept(request.send().await.map_err(|error| transport(&self.url, &error))?).await
     }
 
-    /// Sends bytes under a lease (a sealed object) or without (an image blob).
+    /// Sends a sealed object under a lease.
     pub(crate) async fn put_bytes(&self, path: &str, lease: Option<String>, body: reqwest::Body) -> Result<(), CliError> {
-        let mut request = self.http.put(format!("{}{path}", self.url)).header("content-type", "application/octet-stream");
+        self.put(&self.http, path, lease, None, body).await
+    }
+
+    /// Sends bytes of any length; whoever gives them watches that they flow.
+    pub(crate) async fn upload(&self, path: &str, length: u64, body: reqwest::Body) -> Result<(), CliError> {
+        self.put(&self.uploads, path, None, Some(length), body).await
+    }
+
+    async fn put(&self, http: &reqwest::Client, path: &str, lease: Option<String>, length: Option<u64>, body: reqwest::Body) -> Result<(), CliError> {
+        let mut request = http.put(format!("{}{path}", self.url)).header("content-type", "application/octet-stream");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         if let Some(lease) = lease {
             request = request.header("swarm-lease", lease);
+        }
+        if let Some(length) = length {
+            request = request.header("content-length", length);
         }
         accept(request.body(body).send().await.map_err(|error| transport(&self.url, &error))?).await.map(drop)
     }

@@ -76,7 +76,6 @@ impl Contexts {
         let text = serde_json::to_string_pretty(context).map_err(|error| CliError::new(1, error.to_string()))?;
         write_private(&path, text.as_bytes())
     }
-
 }
 
 /// Writes a file that only its owner reads: temporary file, fsync, rename, fsync of the folder.
@@ -98,7 +97,6 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 /// The user's configuration folder (XDG base directory specification).
-#[expect(clippy::disallowed_methods, reason = "the program's one reader of these variables")]
 pub(crate) fn config_home() -> Result<PathBuf, CliError> {
     if let Some(folder) = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()) {
         return Ok(PathBuf::from(folder).join("swarm"));

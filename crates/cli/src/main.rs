@@ -1,4 +1,4 @@
-//! `swarm`: the control plane and the command line in one program. The node agent is not built yet.
+//! `swarm`: the control plane, the node agent and the command line in one program.
 
 mod app;
 mod args;
@@ -21,6 +21,10 @@ use crate::error::CliError;
 use crate::output::{Format, note, visible};
 
 fn main() -> ExitCode {
+    // The shim of a job is this program started again. It must branch off before any thread, runtime or logger exists.
+    if let Some(code) = runtime::shim::branch(std::env::args_os()) {
+        return code;
+    }
     let cli = Cli::parse();
     let (format, quiet) = (cli.global.output, cli.global.quiet);
     match run(cli) {
@@ -34,28 +38,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     let app = App::new(&cli.global, context::config_home()?);
-    let noun = match cli.noun {
-        // These start programs and need no runtime of the command line's own kind.
-        Noun::Explain(explain) => return command::explain::explain(&app, explain.code.as_deref()),
-        Noun::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "swarm", &mut script);
-            return output::bytes(&script);
-        }
-        Noun::Openapi => return output::line(&control::openapi()),
-        Noun::Up(_) => return Err(not_built("up", "swarm server starts a control plane")),
-        Noun::Job(_) => return Err(not_built("job", "jobs are not there yet")),
-        Noun::Image(_) => return Err(not_built("image", "images come with jobs")),
-        Noun::Node(_) => return Err(not_built("node", "nodes come with jobs")),
-        noun => noun,
-    };
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(|error| CliError::new(1, format!("no runtime: {error}")))?;
-    let result = runtime.block_on(dispatch(&app, noun));
+    let result = runtime.block_on(dispatch(&app, cli.noun));
     // A prompt that still waits for a line must not keep the program alive.
     runtime.shutdown_background();
     result
@@ -63,27 +52,34 @@ fn run(cli: Cli) -> Result<(), CliError> {
 
 async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
     match noun {
+        Noun::Up(_) => Err(not_built("up", "swarm server starts a control plane")),
         Noun::Server(server) => command::local::server(app, server).await,
         Noun::Login(login) => command::login::login(app, login).await,
         Noun::Logout => command::login::logout(app).await,
         Noun::Whoami => command::access::whoami(app).await,
         Noun::Status => command::tenant::status(app).await,
+        Noun::Verify(verify) => command::verify::verify(app, &verify),
+        Noun::Explain(explain) => command::explain::explain(app, explain.code.as_deref()),
         Noun::Tenant(verb) => command::tenant::tenant(app, verb).await,
         Noun::Project(verb) => command::tenant::project(app, verb).await,
         Noun::User(verb) => command::access::user(app, verb).await,
         Noun::ServiceAccount(verb) => command::access::service_account(app, verb).await,
         Noun::Token(verb) => command::token::token(app, verb).await,
+        Noun::Node(verb) => command::node::node(app, verb).await,
         Noun::Volume(verb) => command::volume::volume(app, verb).await,
+        Noun::Image(verb) => command::image::image(app, verb).await,
+        Noun::Job(verb) => command::job::job(app, verb).await,
         Noun::Key(verb) => command::key::key(app, verb).await,
         Noun::Audit(verb) => command::audit::audit(app, verb).await,
         Noun::Policy(verb) => command::policy::policy(app, verb).await,
-        Noun::Explain(_)
-        | Noun::Completion { .. }
-        | Noun::Openapi
-        | Noun::Up(_)
-        | Noun::Job(_)
-        | Noun::Image(_)
-        | Noun::Node(_) => Ok(()),
+        Noun::Deployment(verb) => command::deployment::deployment(app, verb).await,
+        Noun::Seal(verb) => command::deployment::seal(app, verb).await,
+        Noun::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "swarm", &mut script);
+            output::bytes(&script)
+        }
+        Noun::Openapi => output::line(&control::openapi()),
     }
 }
 
@@ -99,7 +95,7 @@ fn report(error: &CliError, format: Format, quiet: bool) {
     }
     if matches!(format, Format::Json | Format::Jsonl)
         && let Some(problem) = &error.problem
-        && let Ok(text) = serde_json::to_string(problem)
+        && let Ok(text) = output::one_json_line(problem)
     {
         return note(&text);
     }

@@ -45,3 +45,13 @@ pub(crate) fn log_key(file: &str) -> Result<audit::VerifierKey, CliError> {
     let text = deployment.file().log_keys.first().ok_or_else(|| CliError::verification("the deployment file names no log"))?;
     text.parse().map_err(|error| CliError::verification(format!("the log's key: {error}")))
 }
+
+/// The pin of the remembered root.
+pub(crate) fn pin(file: &str) -> Result<Sha256Digest, CliError> {
+    Ok(known(file)?.root().pin())
+}
+
+/// The deployment's profile.
+pub(crate) fn profile(file: &str) -> Result<vocabulary::Profile, CliError> {
+    Ok(known(file)?.file().profile)
+}

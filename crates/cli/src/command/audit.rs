@@ -49,8 +49,11 @@ async fn tail(app: &App, client: &Client, follow: bool, limit: u64) -> Result<()
     let newest: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?newest=true&limit={limit}")), None).await?;
     let mut last = newest.items.last().map(|entry| entry.index);
     app.output.list(&newest.items, &COLUMNS, row)?;
+    if !follow {
+        return Ok(());
+    }
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    while follow {
+    loop {
         tick.tick().await;
         let from = last.map_or_else(String::new, |index| format!("&after={index}"));
         let page: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?limit=200{from}")), None).await?;
@@ -59,12 +62,11 @@ async fn tail(app: &App, client: &Client, follow: bool, limit: u64) -> Result<()
             match app.output.format {
                 Format::Table => crate::output::line(&crate::output::visible(&row(entry).join("  ")))?,
                 Format::Json | Format::Yaml | Format::Jsonl => {
-                    crate::output::line(&serde_json::to_string(entry).map_err(|error| CliError::new(1, error.to_string()))?)?;
+                    crate::output::json_line(entry)?;
                 }
             }
         }
     }
-    Ok(())
 }
 
 /// Percent-encodes a query value.

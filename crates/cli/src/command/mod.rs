@@ -2,11 +2,16 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod deployment;
 pub(crate) mod explain;
+pub(crate) mod image;
+pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod local;
 pub(crate) mod login;
+pub(crate) mod node;
 pub(crate) mod policy;
 pub(crate) mod tenant;
 pub(crate) mod token;
+pub(crate) mod verify;
 pub(crate) mod volume;

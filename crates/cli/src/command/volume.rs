@@ -166,12 +166,19 @@ fn io_error(error: IoError) -> CliError {
     match error {
         IoError::Damage(damage) => CliError::verification(format!("damage found: {damage}"))
             .hint("nothing damaged was written; restore the object from a copy, or look at the store"),
-        other => CliError::new(1, chain(&other)),
+        error @ (IoError::Port(_)
+        | IoError::File { .. }
+        | IoError::Name(_)
+        | IoError::Seal(_)
+        | IoError::TooManyFiles
+        | IoError::NoFile(_)
+        | IoError::Changed(_)) => CliError::new(1, chain(&error)),
     }
 }
 
 /// A local file with the name that it gets in the volume.
-struct Source {
+#[derive(Debug)]
+pub(crate) struct Source {
     path: PathBuf,
     name: String,
     length: u64,
@@ -179,7 +186,7 @@ struct Source {
 }
 
 /// Walks sources: regular files only; links and devices are refused with their path.
-fn walk(sources: &[PathBuf]) -> Result<Vec<Source>, CliError> {
+pub(crate) fn walk(sources: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let mut found = Vec::new();
     for source in sources {
         let metadata = std::fs::symlink_metadata(source).map_err(|error| CliError::usage(format!("{}: {error}", source.display())))?;
@@ -224,17 +231,35 @@ fn told(bar: &ProgressBar) -> impl Fn(&str, u64) + Send + Sync + '_ {
     |_, bytes| bar.inc(bytes)
 }
 
-async fn put(app: &App, client: &Client, target: &Volume, sources: &[PathBuf]) -> Result<(), CliError> {
-    let sources = walk(sources)?;
-    let total: u64 = sources.iter().map(|source| source.length).sum();
+async fn put(app: &App, client: &Client, target: &Volume, paths: &[PathBuf]) -> Result<(), CliError> {
+    let sources = walk(paths)?;
+    let total = bytes_of(&sources);
+    let committed = seal(app, client, target, &sources).await?;
+    app.output.one(
+        &committed,
+        &[
+            ("sealed", format!("{} files, {}", sources.len(), human_bytes(total))),
+            ("head", format!("sequence {}, root {}", committed.head.seq, committed.head.root)),
+            ("audit index", committed.audit_index.to_string()),
+        ],
+    )
+}
+
+/// Bytes of all sources.
+pub(crate) fn bytes_of(sources: &[Source]) -> u64 {
+    sources.iter().map(|source| source.length).sum()
+}
+
+/// Seals sources into a volume under a write lease, and commits its new root.
+pub(crate) async fn seal(app: &App, client: &Client, target: &Volume, sources: &[Source]) -> Result<VolumeCommitted, CliError> {
     let Held { lease, keys, signers, signer } = open_lease(app, client, target, LeaseMode::Write).await?;
     let (Some(writer), Some(signer)) = (&lease.writer, signer) else { return Err(CliError::new(1, "the server opened no writer epoch")) };
     let port = Remote { client, volume: target.id, lease: lease.id };
-    let bar = crate::progress::bytes(app.output.quiet, total, "sealing");
+    let bar = crate::progress::bytes(app.output.quiet, bytes_of(sources), "sealing");
     let work = async {
         let reader = Reader::open(&port, &keys, &lease.head, &signers).await?;
         let mut writing = Writer::new(reader, writer.epoch, signer);
-        for source in &sources {
+        for source in sources {
             let at = |error| IoError::File { path: source.path.display().to_string(), source: error };
             let mut file = tokio::fs::File::open(&source.path).await.map_err(at)?;
             writing.add(&source.name, source.length, source.mtime, &mut file, &mut SystemRandom, &told(&bar)).await?;
@@ -246,14 +271,7 @@ async fn put(app: &App, client: &Client, target: &Volume, sources: &[PathBuf]) -
     let commit = VolumeCommit { lease: lease.id, record: STANDARD.encode(record.to_bytes()) };
     let committed: VolumeCommitted = app.send(client, &Call::post(format!("/v1/volumes/{}/commit", target.id), &commit)?).await?;
     give_back(client, lease.id).await;
-    app.output.one(
-        &committed,
-        &[
-            ("sealed", format!("{} files, {}", sources.len(), human_bytes(total))),
-            ("head", format!("sequence {}, root {}", committed.head.seq, committed.head.root)),
-            ("audit index", committed.audit_index.to_string()),
-        ],
-    )
+    Ok(committed)
 }
 
 async fn get(app: &App, client: &Client, source: &Volume, target: &Path, only: Option<&str>, overwrite: bool) -> Result<(), CliError> {
