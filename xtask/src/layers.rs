@@ -23,8 +23,8 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("cli", 5, &[]),
     // Beside the rooms: they may look at all of them.
     ("e2e", 9, &[]),
-    ("bench", 9, &[]),
-    ("xtask", 9, &[]),
+    ("bench", 9, &["e2e"]),
+    ("xtask", 9, &["e2e"]),
 ];
 
 /// Pure rooms: no runtime, no sockets, no database.

@@ -5,7 +5,10 @@
     reason = "a program for developers: it prints, reads the environment and measures its own steps"
 )]
 
+mod demo;
+mod image;
 mod layers;
+mod oci;
 mod openapi;
 mod setup;
 mod test;
@@ -18,12 +21,14 @@ cargo xtask VERB
 
   setup     install what the workspace needs (Debian packages, cargo-nextest, cargo-deny); says so before it does it
   test      everything that must pass: setup, layers, tidy, deny, clippy, build, openapi, doctests, tests
+  demo      one command: a deployment, a tenant, a sealed data set, a real training job, its receipt, and attacks on all of it
+  image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
   openapi   write openapi/operator-v1.json (--check: fail when it differs)
   help      this list
 
-Not built yet, and refused by name: demo, bench.";
+Not built yet, and refused by name: bench.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,9 +44,10 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["openapi"] => openapi::run(false),
         ["openapi", "--check"] => openapi::run(true),
-        ["demo" | "bench", ..] => Err(anyhow::anyhow!(
-            "not built yet: it needs jobs, which this version does not have; `cargo xtask test` shows what it has"
-        )),
+        ["demo"] => demo::run(),
+        ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
+        ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
+        ["bench", ..] => Err(anyhow::anyhow!("not built yet")),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
     };
     match done {
@@ -65,6 +71,11 @@ fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 fn root() -> std::path::PathBuf {
     let own = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| "xtask".into()));
     own.parent().map_or_else(|| ".".into(), std::path::Path::to_owned)
+}
+
+/// Where cargo builds.
+fn target() -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), std::path::PathBuf::from)
 }
 
 /// The cargo that runs us.

@@ -45,6 +45,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     tool("deny", "cargo-deny", DENY, "checks bans, licences and sources of the dependencies")
 }
 
+/// For `cargo xtask demo`: what runs the program and makes its image, no tools of developers.
+pub(crate) fn demo() -> anyhow::Result<()> {
+    let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).copied().collect();
+    debian(&packages)
+}
+
 /// Installs the packages that are missing, having said which and why.
 fn debian(packages: &[Package]) -> anyhow::Result<()> {
     let missing: Vec<_> = packages.iter().filter(|(_, file, _)| !Path::new(file).exists()).collect();

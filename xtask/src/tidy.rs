@@ -7,7 +7,7 @@ fn forbidden() -> Vec<(String, &'static str)> {
     vec![
         (["todo", "!("].concat(), "unfinished code"),
         (["unimplemented", "!("].concat(), "unfinished code"),
-        (["#[ign", "ore"].concat(), "an ignored test"),
+        (["#[ign", "ore]"].concat(), "an ignored test without a reason"),
         (["/wo", "rk/"].concat(), "a path of one machine"),
         (["/ro", "ot/"].concat(), "a path of one machine"),
         (["index.crates", ".io"].concat(), "the host of a registry"),

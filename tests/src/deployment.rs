@@ -1,0 +1,182 @@
+//! A deployment of its own on this machine: `swarm up` in the background, in a folder of its own, on free ports.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::leftovers::{Snapshot, snapshot};
+use crate::typed::Shell;
+
+/// From the first start of the program to a server that answers: argon2 and certificates, on a busy machine.
+const START: Duration = Duration::from_secs(120);
+/// Jobs get their grace period, then the log is published.
+const STOP: Duration = Duration::from_secs(90);
+
+/// How a deployment is started.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Further arguments of `swarm up`.
+    pub arguments: Vec<String>,
+}
+
+/// A running deployment.
+#[derive(Debug)]
+pub struct Deployment {
+    program: PathBuf,
+    folder: PathBuf,
+    options: Options,
+    child: Option<Child>,
+    url: String,
+    ca_pin: String,
+}
+
+impl Deployment {
+    /// Starts `swarm up` with all its state below `folder`, which must exist, and waits until it is ready.
+    pub fn up(program: &Path, folder: &Path, options: Options) -> anyhow::Result<Self> {
+        crate::write_private(&folder.join("passphrase"), "correct horse battery staple\n")?;
+        let mut deployment = Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            options,
+            child: None,
+            url: String::new(),
+            ca_pin: String::new(),
+        };
+        deployment.start()?;
+        Ok(deployment)
+    }
+
+    /// The command line of `swarm up`.
+    #[must_use]
+    pub fn command_line(&self) -> Vec<String> {
+        let place = |name: &str| self.folder.join(name).display().to_string();
+        let mut arguments: Vec<String> = ["up", "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+        for (flag, value) in [("--data-dir", place("data")), ("--run-dir", place("run")), ("--passphrase-file", place("passphrase"))] {
+            arguments.extend([flag.to_owned(), value]);
+        }
+        arguments.extend(self.options.arguments.iter().cloned());
+        arguments
+    }
+
+    /// Starts the program (again) and waits until it is ready.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let _ = std::fs::remove_file(self.endpoints_file());
+        let log = std::fs::File::options().append(true).create(true).open(self.log_file())?;
+        let child = self
+            .shell("operator")
+            .command(&self.command_line().iter().map(String::as_str).collect::<Vec<_>>())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("swarm up")?;
+        self.child = Some(child);
+        let endpoints: Value = crate::wait_for("swarm up", START, || {
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                anyhow::bail!("swarm up ended: {status}\n{}", self.log());
+            }
+            let text = std::fs::read(self.endpoints_file()).unwrap_or_default();
+            Ok(serde_json::from_slice(&text).ok())
+        })
+        .with_context(|| self.log())?;
+        let text = |key: &str| endpoints.get(key).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("endpoints.json has no `{key}`"));
+        (self.url, self.ca_pin) = (text("api")?, text("ca_pin")?);
+        Ok(())
+    }
+
+    /// The API's address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The pin of the root.
+    #[must_use]
+    pub fn ca_pin(&self) -> &str {
+        &self.ca_pin
+    }
+
+    /// Where all state lies.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn endpoints_file(&self) -> PathBuf {
+        self.data().join("endpoints.json")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join("up.log")
+    }
+
+    /// What `swarm up` said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// The first administrator's ticket: in a file, as nobody looks at a terminal.
+    pub fn ticket(&self) -> anyhow::Result<String> {
+        let file = self.data().join("first-ticket");
+        Ok(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().to_owned())
+    }
+
+    /// Somebody's terminal: logins of different names are kept apart.
+    #[must_use]
+    pub fn shell(&self, name: &str) -> Shell {
+        Shell::new(&self.program, &self.folder.join("config").join(name))
+    }
+
+    /// The process of `swarm up`.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// What on this machine belongs to it.
+    #[must_use]
+    pub fn leftovers(&self, cgroup_parent: &str) -> Snapshot {
+        snapshot(&[&self.folder], cgroup_parent)
+    }
+
+    /// Ends `swarm up` as Ctrl-C does, and waits for it.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        signal("INT", child.id())?;
+        let status = crate::wait_for("the end of swarm up", STOP, || Ok(child.try_wait()?)).with_context(|| self.log())?;
+        anyhow::ensure!(status.success(), "swarm up ended with {status}\n{}", self.log());
+        Ok(())
+    }
+
+    /// Ends `swarm up` as a power cut would.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        // A test that failed half-way must not leave its deployment running. First the polite way, so that jobs end too.
+        if let Some(mut child) = self.child.take() {
+            let _ = signal("INT", child.id());
+            if crate::wait_for("the end of swarm up", STOP, || Ok(child.try_wait()?)).is_err() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Sends a signal by name.
+pub fn signal(name: &str, pid: u32) -> anyhow::Result<()> {
+    let status = std::process::Command::new("kill").args([&format!("-{name}"), "--", &pid.to_string()]).status().context("kill")?;
+    anyhow::ensure!(status.success(), "kill -{name} {pid}: {status}");
+    Ok(())
+}
