@@ -3,11 +3,12 @@
 //! A heartbeat that says nothing new costs no write of its own: [`crate::driver`] writes what was heard in one transaction
 //! every [`crate::limits::SEEN_FLUSH_MS`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
+use vocabulary::job::AttemptId;
 use vocabulary::plan::{NodeFacts, NodePlan, SignedPlan};
 use vocabulary::{NodeId, UnixTime};
 
@@ -49,12 +50,16 @@ pub(crate) struct Fleet {
 struct Live {
     seen: Option<SeenRow>,
     dirty: bool,
+    /// How far the current step of each attempt is; worth nothing after a restart, so it is not stored.
+    progress: BTreeMap<AttemptId, (u64, u64)>,
+    /// Attempts that it reported and that were never its own.
+    lies: BTreeSet<AttemptId>,
     plan: watch::Sender<Option<Arc<PlanRow>>>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { seen: None, dirty: false, plan: watch::Sender::new(None) }
+        Self { seen: None, dirty: false, progress: BTreeMap::new(), lies: BTreeSet::new(), plan: watch::Sender::new(None) }
     }
 }
 
@@ -82,13 +87,38 @@ impl Fleet {
 
     /// A node reported. Says whether it is heard of for the first time since this process started, or has new facts:
     /// then jobs may fit that did not before.
-    pub(crate) fn reported(&self, node: NodeId, now: UnixTime, facts: &NodeFacts, plan_revision: u64) -> bool {
+    pub(crate) fn reported(
+        &self,
+        node: NodeId,
+        now: UnixTime,
+        facts: &NodeFacts,
+        plan_revision: u64,
+        progress: BTreeMap<AttemptId, (u64, u64)>,
+    ) -> bool {
         let mut nodes = self.nodes();
         let live = nodes.entry(node).or_default();
         let news = live.seen.as_ref().is_none_or(|seen| seen.last_seen.is_none() || seen.facts != *facts);
         live.seen = Some(SeenRow { format: FORMAT, node, last_seen: Some(now), facts: facts.clone(), plan_revision });
         live.dirty = true;
+        live.progress = progress;
         news
+    }
+
+    /// How far the current step of an attempt is.
+    pub(crate) fn progress(&self, node: NodeId, attempt: AttemptId) -> Option<(u64, u64)> {
+        self.nodes().get(&node)?.progress.get(&attempt).copied()
+    }
+
+    /// Whether this is the first time that a node reports this foreign attempt; few are remembered, and no more are told.
+    pub(crate) fn first_lie(&self, node: NodeId, attempt: AttemptId) -> bool {
+        let mut nodes = self.nodes();
+        let lies = &mut nodes.entry(node).or_default().lies;
+        lies.len() < 64 && lies.insert(attempt)
+    }
+
+    /// Whether a node that was heard of has a GPU.
+    pub(crate) fn offers_gpus(&self) -> bool {
+        self.nodes().values().any(|live| live.seen.as_ref().is_some_and(|seen| seen.facts.gpus > 0))
     }
 
     /// What a node said last.

@@ -10,10 +10,12 @@
 //! What is not here yet, by name: a second process.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod api;
 mod bootstrap;
 mod caller;
 mod clock;
+mod driver;
 mod fleet;
 mod gate;
 mod job;

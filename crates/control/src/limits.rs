@@ -45,3 +45,25 @@ pub(crate) const MANIFEST_MAX: usize = 4 << 20;
 pub(crate) const IMAGE_BLOBS_MAX: usize = 130;
 /// Bytes of all blobs of an image: what a node may unpack at most (`runtime.md` 10).
 pub(crate) const IMAGE_BYTES_MAX: u64 = 64 << 30;
+/// The planner looks at least this often: what time alone brings about (silence, ended leases) is seen within a second.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// After a node reported an end, its statement has this long to arrive, over several tries of the node.
+pub(crate) const STATEMENT_GRACE_MS: u64 = 60_000;
+/// A run lease is written anew once this part of it has passed: a day's lease costs a write in hours, one of 30 s with each heartbeat.
+pub(crate) const RENEW_PARTS: u64 = 10;
+/// Attempts of one report: far more than one machine runs, far fewer than would hold up the others.
+pub(crate) const REPORT_ATTEMPTS_MAX: usize = 256;
+/// The shortest and longest run lease (decision 3.3): short means fast failover, long means patience with an absent control plane.
+pub(crate) const RUN_LEASE_MS: std::ops::RangeInclusive<u64> = 30_000..=86_400_000;
+/// Memory of a job: below 4 MiB no program of anybody starts; above 64 TiB no machine is.
+pub(crate) const JOB_MEMORY_BYTES: std::ops::RangeInclusive<u64> = (4 << 20)..=(64 << 40);
+/// CPU of a job in thousandths: the kernel's smallest quota, and four thousand cores.
+pub(crate) const JOB_CPU_MILLIS: std::ops::RangeInclusive<u64> = 10..=4_096_000;
+/// Processes of a job: one, and what the kernel can number.
+pub(crate) const JOB_PIDS: std::ops::RangeInclusive<u64> = 1..=4_194_304;
+/// Scratch of a job: a megabyte, and a petabyte.
+pub(crate) const JOB_SCRATCH_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 50);
+/// Longest run: a second, and a year.
+pub(crate) const JOB_TIME_MS: std::ops::RangeInclusive<u64> = 1_000..=31_536_000_000;
+/// Between SIGTERM and SIGKILL: at most ten minutes, so that a node can be drained within a meeting.
+pub(crate) const JOB_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=600_000;

@@ -157,6 +157,7 @@ impl Server {
             .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
             .map_err(|failure| internal(failure.problem.detail))?;
         control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
+        crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
         if let Some(local) = &config.local_node {
             leave_join_token(&control, local).await?;
         }
@@ -173,6 +174,7 @@ impl Server {
         tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
         tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), gate, stop.clone()));
         tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
+        tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
         Ok(Self { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
     }
 

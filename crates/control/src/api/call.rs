@@ -176,6 +176,55 @@ impl<A: Action> Call<A> {
         self.permit_for(resource, named, None).await
     }
 
+    /// Decides another action that this call needs beside its own. A refusal is recorded under that action.
+    pub(crate) async fn also<B: Action>(&self, resource: Resource) -> Result<(), Failure> {
+        const { assert!(!B::STEP_UP, "a confirmation is for a call's own action") };
+        let member = self.member()?;
+        let facts = Facts {
+            principal: member.facts(),
+            resource,
+            call: CallFacts {
+                acr: member.acr,
+                mfa_age_s: None,
+                request_bound: false,
+                approvals: 0,
+                production: self.control.profile == Profile::Production,
+                source: self.connection.as_ref().map(|connection| connection.remote.ip()),
+            },
+            release: None,
+            person_purpose: None,
+        };
+        match policy::decide::<B>(&self.control.sets, &facts) {
+            Ok(permit) => {
+                permit.spend();
+                Ok(())
+            }
+            Err(refusal) => Err(self.refuse(member, refusal, &[]).await),
+        }
+    }
+
+    /// Records a refusal by a rule that stands beside the policy sets, and gives the answer.
+    pub(crate) async fn refused(&self, failure: Failure, kind: &str, id: String, rule: &str) -> Failure {
+        let member = match self.member() {
+            Ok(member) => member,
+            Err(failure) => return failure,
+        };
+        let code = failure.problem.code;
+        let event = Event::Refused { action: A::NAME.to_owned(), resource_kind: kind.to_owned(), resource: id, code, rules: vec![rule.to_owned()] };
+        let entry = self.control.entry(self.now, member.owner(), actor(member), self.source(), Outcome::Refused(code), Some(A::NAME), event);
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(internal) => return internal,
+        };
+        match self.control.store.commit(Transaction::new().entry(entry), self.now).await {
+            Ok(committed) => match committed.audit_indexes.first() {
+                Some(index) => failure.recorded(*index),
+                None => failure,
+            },
+            Err(error) => commit_failure(error),
+        }
+    }
+
     /// The same, for a release of keys to a person, with the purpose that the person named.
     pub(crate) async fn permit_for(&self, resource: Resource, named: &[(&str, &str)], purpose: Option<Purpose>) -> Result<Permit<A>, Failure> {
         let member = self.member()?;

@@ -272,7 +272,7 @@ impl<A: Action> NodeCall<A> {
         Ok(PlacedAttempt { id, job: row, revision: stored.revision, attempt, tenant, facts })
     }
 
-    async fn refused_attempt(&self, tenant: TenantId, id: AttemptId, refusal: AttemptRefusal) -> Failure {
+    pub(crate) async fn refused_attempt(&self, tenant: TenantId, id: AttemptId, refusal: AttemptRefusal) -> Failure {
         self.refused(tenant, refusal.failure(), "job".to_owned(), id.job.to_string(), vec![refusal.rule().to_owned()]).await
     }
 

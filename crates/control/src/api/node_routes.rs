@@ -4,11 +4,13 @@ use vocabulary::channel;
 
 use crate::api::node::NodeTable;
 use crate::api::table::Words;
-use crate::operation::enrolment;
+use crate::operation::{channel as node_channel, enrolment};
 
 /// The table.
 pub(crate) fn node_table() -> NodeTable {
     let mut table = NodeTable::new();
+    table.raw(Words("GET", channel::PLAN, "node_plan_follow", "Follows the node's plan"), node_channel::follow);
+    table.json(Words("POST", channel::REPORT, "node_report", "Takes the node's report"), node_channel::report);
     table.json(Words("POST", channel::CERTIFICATE, "node_certificate_renew", "Renews the node's certificate"), enrolment::renew);
     table
 }

@@ -5,7 +5,7 @@ use axum::response::IntoResponse as _;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, image, key, lease, login, object, people, policy_explain, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, image, job, key, lease, login, node, object, people, policy_explain, tenant, token, volume};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -34,6 +34,11 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/platform-audit", "platform_audit_list", "Lists the platform's own audit entries"), AUDIT_QUERY, audit_log::list_platform);
 
     table.json(Words("POST", "/v1/join-tokens", "node_invite", "Makes a join token for one node"), &[], enrolment::invite);
+    table.get(Words("GET", "/v1/nodes", "node_list", "Lists nodes"), PAGE_QUERY, node::list);
+    table.get(Words("GET", "/v1/nodes/{id}", "node_show", "Shows a node"), &[], node::show);
+    table.get(Words("POST", "/v1/nodes/{id}/drain", "node_drain", "Gives the node no new jobs"), &[], node::drain);
+    table.get(Words("POST", "/v1/nodes/{id}/resume", "node_resume", "Gives the node jobs again"), &[], node::resume);
+    table.get(Words("POST", "/v1/nodes/{id}/revoke", "node_revoke", "Revokes the node for good"), &[], node::revoke);
 
     table.json(Words("POST", "/v1/projects", "project_create", "Makes a project"), &[], tenant::project_create);
     table.get(Words("GET", "/v1/projects", "project_list", "Lists projects"), PAGE_QUERY, tenant::project_list);
@@ -78,6 +83,10 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/image-blobs/{digest}", "image_blob_show", "Says whether the tenant has a blob"), &[], image::show_blob);
     table.json(Words("POST", "/v1/images", "image_create", "Names a manifest whose blobs were uploaded"), &[], image::create);
     table.get(Words("GET", "/v1/images", "image_list", "Lists images by name"), PAGE_QUERY, image::list);
+    table.json(Words("POST", "/v1/jobs", "job_submit", "Submits a job"), &[], job::create);
+    table.get(Words("GET", "/v1/jobs", "job_list", "Lists jobs"), PAGE_QUERY, job::list);
+    table.get(Words("GET", "/v1/jobs/{id}", "job_show", "Shows a job, and while it waits why"), &[], job::show);
+    table.get(Words("POST", "/v1/jobs/{id}/stop", "job_stop", "Stops a job"), &[], job::stop);
 
     table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
     table.get(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Destroys a key for good"), &[], key::destroy);

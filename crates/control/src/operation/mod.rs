@@ -1,11 +1,14 @@
 //! The operations behind the routes. Each takes its permit by value and writes state and entry in one transaction.
 
 pub(crate) mod audit_log;
+pub(crate) mod channel;
 pub(crate) mod enrolment;
 pub(crate) mod image;
+pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod login;
+pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod people;
 pub(crate) mod policy_explain;

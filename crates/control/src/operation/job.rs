@@ -1,0 +1,261 @@
+//! Jobs: submitted, listed, shown, stopped. Where they run is the planner's part.
+
+use std::collections::BTreeMap;
+
+use audit::{Event, Outcome};
+use policy::action::{ImageUse, JobList, JobStop, JobSubmit, JobView, VolumeView};
+use policy::{Action, Resource, SetFacts};
+use receipt::statement::command_digest;
+use serde::Deserialize;
+use store::{Expect, Kind, Page, Transaction};
+use vocabulary::api::{self, Done, Job, JobCreate, Misfit};
+use vocabulary::job::{Exit, ExitReason};
+use vocabulary::plan::Desired;
+use vocabulary::{ErrorCode, ImageId, JobId, Name, NodeId, Sha256Digest, TenantId};
+
+use crate::admission::{check_spec, check_volume};
+use crate::api::call::Call;
+use crate::api::problem::Failure;
+use crate::operation::volume::resource;
+use crate::operation::{commit_create, done, page, paged};
+use crate::planner::{JobRow, ReceiptRow, place, usage};
+use crate::row::{FORMAT, VolumeRow};
+use crate::state::{Control, actor, fresh};
+
+/// What a job needs to know of an image: that the tenant has its manifest.
+#[derive(Debug, Deserialize)]
+struct Imported {
+    id: ImageId,
+    manifest: Sha256Digest,
+}
+
+impl Control {
+    /// A job of a tenant, by (tenant, id), with its revision.
+    pub(crate) async fn job(&self, tenant: TenantId, id: JobId) -> Result<(u64, JobRow), Failure> {
+        let found = self.store.get_json::<JobRow>(tenant, Kind::JOB, id).await.map_err(Failure::internal)?;
+        found.map(|(stored, row)| (stored.revision, row)).ok_or_else(Failure::not_found)
+    }
+
+    /// The tenant's image with this manifest.
+    async fn imported(&self, tenant: TenantId, manifest: Sha256Digest) -> Result<Option<ImageId>, Failure> {
+        let mut next = Page::first(1000);
+        loop {
+            let found = self.store.list(tenant, Kind::IMAGE, next).await.map_err(Failure::internal)?;
+            for stored in &found.items {
+                let image: Imported = stored.parse().map_err(Failure::internal)?;
+                if image.manifest == manifest {
+                    return Ok(Some(image.id));
+                }
+            }
+            match found.items.last() {
+                Some(last) if found.truncated => next = Page::after(last.id, 1000),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Why a waiting job is on no node.
+    async fn misfits(&self, job: &JobRow) -> Result<Vec<Misfit>, Failure> {
+        let rows = self.node_rows().await?;
+        let mut placed = Vec::new();
+        for row in &rows {
+            let mut next = Page::first(1000);
+            loop {
+                let found = self.store.list_link_anywhere(Kind::JOB, row.id, next).await.map_err(Failure::internal)?;
+                for stored in &found.items {
+                    placed.push(stored.parse::<JobRow>().map_err(Failure::internal)?);
+                }
+                match found.items.last() {
+                    Some(last) if found.truncated => next = Page::after(last.id, 1000),
+                    _ => break,
+                }
+            }
+        }
+        let data = self.data_rules(job).await?;
+        Ok(place(&job.spec, &data, &self.views(&rows), &usage(&placed), crate::clock::now()).err().unwrap_or_default())
+    }
+
+    fn shown_job(&self, job: JobRow, revision: u64, node_name: Option<Name>, misfits: Vec<Misfit>) -> Job {
+        let last = job.attempts.last();
+        let report = last.map(|attempt| {
+            let mut report = attempt.ended.as_ref().map_or_else(|| attempt.report.clone(), |ended| ended.report.clone());
+            if !report.state.is_final() {
+                report.progress = self.fleet.progress(attempt.node, job.attempt_id(attempt));
+            }
+            report
+        });
+        Job {
+            id: job.id,
+            project: job.project,
+            owner: job.owner,
+            state: job.state(),
+            attempt: last.map_or(0, |attempt| attempt.number),
+            node: last.map(|attempt| attempt.node),
+            node_name,
+            report,
+            misfits,
+            exit: job.exit.clone(),
+            receipt_ready: matches!(job.receipt, Some(ReceiptRow::Ready(_))),
+            created: job.created,
+            revision,
+            audit_index: None,
+            spec: job.spec,
+        }
+    }
+
+    async fn node_name(&self, job: &JobRow) -> Result<Option<Name>, Failure> {
+        match job.attempts.last() {
+            Some(attempt) => Ok(self.node(attempt.node).await?.map(|(_, row)| row.name)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Submits a job.
+pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<Job, Failure> {
+    let tenant = call.tenant()?;
+    let control = &call.control;
+    let member = call.member()?;
+    let spec = request.spec;
+    check_spec(&spec, control.fleet.offers_gpus())?;
+    control.project(tenant.tenant, request.project).await?;
+    let id = fresh(JobId::new, call.now);
+    let command = command_digest(&spec.command).map_err(Failure::internal)?;
+    let digest = audit::canonical::to_vec(&spec).map_err(|error| Failure::invalid(format!("`spec` has no canonical form: {error}")))?;
+    let digest = Sha256Digest::from_bytes(audit::hash::sha256(&[&digest]));
+    let event = Event::JobSubmitted {
+        job: id,
+        project: request.project,
+        image: spec.image,
+        command,
+        spec: digest,
+        purpose: spec.purpose.clone(),
+        sensitivity: spec.sensitivity,
+    };
+    let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(JobSubmit::NAME), event)?;
+    let job = JobRow {
+        format: FORMAT,
+        id,
+        tenant: tenant.tenant,
+        project: request.project,
+        owner: member.principal,
+        created: call.now,
+        policy_epoch: control.sets.epoch(Some(tenant.tenant)).map_err(Failure::internal)?,
+        submitted_entry: entry.id,
+        desired: Desired::Run,
+        attempts: Vec::new(),
+        exit: None,
+        receipt: None,
+        spec,
+    };
+    call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
+    data(&call, tenant, &job).await?;
+    let put = job.put(Expect::Absent)?;
+    let shown = control.shown_job(job, 1, None, Vec::new());
+    let (index, shown) = commit_create(&call, Transaction::new().with(put).entry(entry), shown).await?;
+    control.fleet.wake.notify_one();
+    Ok(Job { audit_index: Some(index), ..shown })
+}
+
+/// Whether the caller may use what the job names, and the job may have it.
+async fn data(call: &Call<JobSubmit>, tenant: SetFacts, job: &JobRow) -> Result<(), Failure> {
+    let control = &call.control;
+    match control.imported(tenant.tenant, job.spec.image).await? {
+        Some(id) => call.also::<ImageUse>(Resource::Image { id, tenant }).await?,
+        // Absent and another tenant's are one answer.
+        None => {
+            let failure = Failure::new(ErrorCode::NotFound, "`spec.image`: the tenant has no such image; import it first");
+            return Err(call.refused(failure, "image", job.spec.image.to_string(), "isolation-image").await);
+        }
+    }
+    let volumes = job.spec.inputs.iter().map(|input| input.volume).chain(job.spec.outputs.iter().map(|output| output.volume));
+    for id in volumes {
+        let found = control.store.get_json::<VolumeRow>(tenant.tenant, Kind::VOLUME, id).await.map_err(Failure::internal)?;
+        let Some((_, volume)) = found else {
+            let failure = Failure::new(ErrorCode::NotFound, format!("`spec` names volume {id}, which is not there"));
+            return Err(call.refused(failure, "volume", id.to_string(), "isolation-volume").await);
+        };
+        call.also::<VolumeView>(resource(&volume, tenant)).await?;
+        if let Err((failure, rule)) = check_volume(&job.spec, job.project, &volume) {
+            return Err(call.refused(failure, "volume", id.to_string(), rule).await);
+        }
+    }
+    Ok(())
+}
+
+/// Lists jobs that the caller may see.
+pub(crate) async fn list(call: Call<JobList>) -> Result<api::Page<Job>, Failure> {
+    let tenant = call.tenant()?;
+    call.permit(Resource::Tenant(tenant), &[]).await?.spend();
+    let found = call.control.store.list(tenant.tenant, Kind::JOB, page(&call)?).await.map_err(Failure::internal)?;
+    let member = call.member()?;
+    let mut names: BTreeMap<NodeId, Option<Name>> = BTreeMap::new();
+    let mut found_jobs = BTreeMap::new();
+    for stored in &found.items {
+        let job: JobRow = stored.parse().map_err(Failure::internal)?;
+        if !call.control.may_see::<JobView>(member, Resource::Job(job.facts(tenant, None))) {
+            continue;
+        }
+        let name = match job.attempts.last().map(|attempt| attempt.node) {
+            None => None,
+            Some(node) => match names.get(&node) {
+                Some(known) => known.clone(),
+                None => {
+                    let name = call.control.node_name(&job).await?;
+                    names.insert(node, name.clone());
+                    name
+                }
+            },
+        };
+        found_jobs.insert(stored.id, call.control.shown_job(job, stored.revision, name, Vec::new()));
+    }
+    Ok(paged(found, |row| row.id, |row| found_jobs.get(&row.id).cloned()))
+}
+
+/// Shows a job; while it waits, why it is on no node.
+pub(crate) async fn show(call: Call<JobView>) -> Result<Job, Failure> {
+    let tenant = call.tenant()?;
+    let (revision, job) = call.control.job(tenant.tenant, call.id("id")?).await?;
+    call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
+    let misfits = if job.exit.is_none() && job.live().is_none() { call.control.misfits(&job).await? } else { Vec::new() };
+    let name = call.control.node_name(&job).await?;
+    Ok(call.control.shown_job(job, revision, name, misfits))
+}
+
+/// Asks a job to stop: one that waits is over at once, one that runs is told by its node's plan.
+pub(crate) async fn stop(call: Call<JobStop>) -> Result<Done, Failure> {
+    let tenant = call.tenant()?;
+    let control = &call.control;
+    let (_, job) = control.job(tenant.tenant, call.id("id")?).await?;
+    call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
+    let member = call.member()?;
+    let id = job.id;
+    let stopped = control
+        .change_job(tenant.tenant, id, call.now, |job| {
+            if job.exit.is_some() {
+                return Err(Failure::new(ErrorCode::WrongState, "the job is over already"));
+            }
+            job.desired = Desired::Cancel;
+            if job.live().is_none() {
+                job.exit = Some(Exit {
+                    reason: ExitReason::Cancelled,
+                    code: None,
+                    signal: None,
+                    detail: "stopped while it waited for a node".to_owned(),
+                    oom_kills: 0,
+                    peak_memory_bytes: None,
+                    cpu_ms: None,
+                    started: None,
+                    ended: call.now,
+                });
+                job.receipt = Some(ReceiptRow::None("no attempt was running when it was stopped".to_owned()));
+            }
+            let event = Event::JobStopped { job: id };
+            let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(JobStop::NAME), event)?;
+            Ok(Some(vec![entry]))
+        })
+        .await?;
+    control.fleet.wake.notify_one();
+    let index = stopped.and_then(|(_, committed)| committed.audit_indexes.first().copied());
+    Ok(done(index.ok_or_else(|| Failure::internal("a stop without an entry"))?, &[]))
+}
