@@ -41,6 +41,15 @@ impl Scratch {
         fscrypt::create(directory, bytes, random)
     }
 
+    /// The scratch that an earlier run of the agent left mounted in `directory`, so that outputs can still be read or
+    /// its key be removed at once. `None` if there is none; it may be locked.
+    ///
+    /// # Errors
+    /// When something else is mounted there.
+    pub fn find(directory: &Path) -> Result<Option<Self>, ScratchError> {
+        fscrypt::find(&directory.join("scratch.img"), &directory.join("scratch"))
+    }
+
     /// The encrypted directory. Make what the job uses below it with [`Scratch::subdirectory`].
     #[must_use]
     pub fn path(&self) -> PathBuf {

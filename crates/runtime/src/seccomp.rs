@@ -87,8 +87,33 @@ fn ioctls() -> Vec<Value> {
     rules
 }
 
+/// Every persona but none and the question for the own one. A 32-bit value that is neither all zeroes nor all ones has
+/// a set bit whose upper neighbour, counted in a ring, is clear.
+fn personalities() -> Vec<Value> {
+    let pairs = (0..32).map(|shift| (1_u64 << shift, 1_u64 << ((shift + 1) % 32)));
+    let args = |set: u64, clear: u64| json!([{"index": 0, "value": set | clear, "valueTwo": set, "op": "SCMP_CMP_MASKED_EQ"}]);
+    pairs.map(|(set, clear)| refuse_if("personality", &args(set, clear))).collect()
+}
+
 fn refuse(names: &[&str]) -> Value {
     json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM})
+}
+
+/// Turns a specification into what libcontainer 0.7 must be given to mean the same: it hands the two values of a masked
+/// comparison to libseccomp in the wrong order (mask and wanted bits are `value` and `valueTwo` in the OCI
+/// specification). Unswapped, `clone` with any namespace and every `ioctl` would be allowed. The tests of this crate try
+/// those calls in a job, so that they fail when a later version sets this right.
+pub(crate) fn for_libcontainer(spec: &mut Value) {
+    let rules = spec.pointer_mut("/linux/seccomp/syscalls").and_then(Value::as_array_mut);
+    for argument in rules.into_iter().flatten().filter_map(|rule| rule.get_mut("args")?.as_array_mut()).flatten() {
+        if argument.get("op").and_then(Value::as_str) == Some("SCMP_CMP_MASKED_EQ") {
+            let (mask, wanted) = (argument.get("value").cloned(), argument.get("valueTwo").cloned());
+            if let (Some(argument), Some(mask), Some(wanted)) = (argument.as_object_mut(), mask, wanted) {
+                argument.insert("value".to_owned(), wanted);
+                argument.insert("valueTwo".to_owned(), mask);
+            }
+        }
+    }
 }
 
 /// The profile for a set of grants, in the OCI specification's form.
@@ -111,11 +136,15 @@ pub fn profile(grants: &BTreeSet<SandboxGrant>) -> Value {
     for value in [0_u64, 0xFFFF_FFFF] {
         rules.push(allow_if("personality", &json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}])));
     }
+    for rule in personalities() {
+        rules.push(rule);
+    }
     for family in [1_u64, 2, 10] {
         rules.push(allow_if("socket", &json!([{"index": 0, "value": family, "op": "SCMP_CMP_EQ"}])));
     }
     // NETLINK for routes only: libraries ask it for interfaces.
     rules.push(allow_if("socket", &json!([{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}])));
+    rules.push(refuse_if("socket", &json!([{"index": 0, "value": 16, "op": "SCMP_CMP_EQ"}, {"index": 2, "value": 0, "op": "SCMP_CMP_NE"}])));
     for family in (0_u64..16).filter(|family| ![1, 2, 10].contains(family)) {
         rules.push(refuse_if("socket", &json!([{"index": 0, "value": family, "op": "SCMP_CMP_EQ"}])));
     }

@@ -82,6 +82,8 @@ fn run(path: &Path) -> ExitCode {
     // The lock came as standard input and the ear of the agent as standard output: both move away from there, since
     // the job's first process is a copy of this one.
     let moved = (|| -> std::io::Result<(OwnedFd, std::fs::File)> {
+        // Whatever else came over from the program that started this one has no business beside a job.
+        crate::sys::close_all_but([0, 1])?;
         let lock = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 10)?;
         let word = rustix::io::fcntl_dupfd_cloexec(std::io::stdout().as_fd(), 10)?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -91,16 +93,19 @@ fn run(path: &Path) -> ExitCode {
     })();
     let Ok((lock, mut word)) = moved else { return ExitCode::from(2) };
     let _ = rustix::process::setsid();
-    let mut say = |first: &FirstWord| {
-        let _ = serde_json::to_writer(&mut word, first);
-        let _ = word.flush();
+    let say = |word: &mut std::fs::File, first: &FirstWord| {
+        // A whole line is the end of it: the job's first process has a copy of this pipe until it executes its program.
+        let _ = serde_json::to_vec(first).map(|mut line| {
+            line.push(b'\n');
+            word.write_all(&line)
+        });
     };
     let created = prepare(path, lock.as_fd());
     let code = match created {
-        Ok((directory, created, guard)) => {
-            say(&FirstWord::Created);
-            drop(word);
-            match events::watch(&directory, created, guard, lock.as_fd()) {
+        Ok(Made { directory, created, guard }) => {
+            // The word comes after the socket: whoever hears it may call at once.
+            let watched = events::watch(&directory, created, guard, lock.as_fd(), move || say(&mut word, &FirstWord::Created));
+            match watched {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     let _ = std::fs::write(directory.join("shim.err"), error.to_string());
@@ -109,7 +114,7 @@ fn run(path: &Path) -> ExitCode {
             }
         }
         Err(detail) => {
-            say(&FirstWord::Failed { detail });
+            say(&mut word, &FirstWord::Failed { detail });
             ExitCode::from(125)
         }
     };
@@ -117,7 +122,13 @@ fn run(path: &Path) -> ExitCode {
     code
 }
 
-fn prepare(path: &Path, lock: BorrowedFd<'_>) -> Result<(Directory, assemble::Created, guard::Guard), String> {
+struct Made {
+    directory: Directory,
+    created: assemble::Created,
+    guard: guard::Guard,
+}
+
+fn prepare(path: &Path, lock: BorrowedFd<'_>) -> Result<Made, String> {
     let directory = Directory::open(path).map_err(|error| format!("open the attempt's directory: {error}"))?;
     let plan = std::fs::read(directory.join("plan.json")).map_err(|error| format!("read plan.json: {error}"))?;
     let spec: AttemptSpec = serde_json::from_slice(&plan).map_err(|error| format!("plan.json: {error}"))?;
@@ -129,7 +140,7 @@ fn prepare(path: &Path, lock: BorrowedFd<'_>) -> Result<(Directory, assemble::Cr
     // From here on a killed shim takes everything with it, however far it came.
     let guard = guard::Guard::post(&cgroup, lock).map_err(|error| format!("start the guard: {error}"))?;
     match assemble::create(&directory, &spec) {
-        Ok(created) => Ok((directory, created, guard)),
+        Ok(created) => Ok(Made { directory, created, guard }),
         Err(error) => {
             guard.dismiss();
             Err(error)

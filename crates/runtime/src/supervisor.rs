@@ -11,7 +11,7 @@ pub use find::{Found, FoundState};
 use crate::clock;
 use crate::sandbox::AttemptSpec;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -122,7 +122,7 @@ impl Supervisor {
         let lock = File::create(directory.join("shim.lock")).map_err(io("create shim.lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| io("lock shim.lock")(error.into()))?;
         let errors = File::create(directory.join("shim.err")).map_err(io("create shim.err"))?;
-        let (mut ready, ready_write) = std::io::pipe().map_err(io("make a pipe"))?;
+        let (ready, ready_write) = std::io::pipe().map_err(io("make a pipe"))?;
         // The lock travels as standard input: one open file description, locked until the last copy is closed.
         let mut child = Command::new(format!("/proc/self/fd/{}", self.shim.as_raw_fd()))
             .arg(crate::shim::VERB)
@@ -135,7 +135,7 @@ impl Supervisor {
             .spawn()
             .map_err(io("start the shim"))?;
         let mut line = Vec::new();
-        let read = ready.by_ref().take(crate::limits::RECORD_BYTES).read_to_end(&mut line);
+        let read = BufReader::new(ready.take(crate::limits::RECORD_BYTES)).read_until(b'\n', &mut line);
         // Nothing but the reaper needs the child: an ended shim must not stay as a zombie.
         std::thread::spawn(move || child.wait());
         read.map_err(io("read the shim's first word"))?;

@@ -54,7 +54,7 @@ pub(crate) fn close_all_but(mut kept: [i32; 2]) -> io::Result<()> {
         if from <= last && unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        from = last.saturating_add(2);
+        from = from.max(last.saturating_add(2));
     }
     Ok(())
 }

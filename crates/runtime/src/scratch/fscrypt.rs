@@ -1,12 +1,13 @@
-//! The kernel's file system encryption, version 2: three requests and a loop device.
+//! The kernel's file system encryption, version 2: a few requests and a loop device.
 
-#![expect(unsafe_code, reason = "three ioctls of fscrypt, one structure each")]
+#![expect(unsafe_code, reason = "the ioctls of fscrypt, one structure each")]
 
 use super::{Scratch, ScratchError, io};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 use zeroize::Zeroize;
 
 /// Smallest image that ext4 takes with a journal.
@@ -42,6 +43,12 @@ struct RemoveKey {
 }
 
 #[repr(C)]
+struct GetPolicy {
+    size: u64,
+    policy: PolicyV2,
+}
+
+#[repr(C)]
 struct PolicyV2 {
     version: u8,
     contents: u8,
@@ -58,6 +65,7 @@ const fn request(direction: libc::c_ulong, number: libc::c_ulong, size: libc::c_
 // The sizes are those of the kernel's header: the key itself is a flexible tail and not counted.
 const ADD_KEY: libc::c_ulong = request(3, 23, 80);
 const REMOVE_KEY: libc::c_ulong = request(3, 24, 64);
+const GET_POLICY: libc::c_ulong = request(3, 22, 9);
 const SET_POLICY: libc::c_ulong = request(2, 19, 12);
 /// The key is known by an identifier that the kernel derives from it.
 const BY_IDENTIFIER: u32 = 2;
@@ -83,17 +91,27 @@ fn program(name: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), ScratchErro
 pub(super) fn create(directory: &Path, bytes: u64, random: &mut dyn keys::Random) -> Result<Scratch, ScratchError> {
     std::fs::create_dir_all(directory).map_err(io(format!("create `{}`", directory.display())))?;
     let (image, mount) = (directory.join("scratch.img"), directory.join("scratch"));
-    let made = build(&image, &mount, bytes.max(MIN_BYTES), random);
+    // A scratch that is there already is not ours to remove: this fails before anything is changed.
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&image).map_err(io(format!("create `{}`", image.display())))?;
+    let made = build(&file, &image, &mount, bytes.max(MIN_BYTES), random);
     if made.is_err() {
         let _ = destroy(&mount, &image, None);
     }
     made
 }
 
-fn build(image: &Path, mount: &Path, bytes: u64, random: &mut dyn keys::Random) -> Result<Scratch, ScratchError> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(image).map_err(io(format!("create `{}`", image.display())))?;
-    file.set_len(bytes).map_err(io("size the scratch image"))?;
-    drop(file);
+/// Takes the blocks, so that a full host disk is an error here and never inside a job.
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        // File systems without reservation: the size alone.
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn build(file: &File, image: &Path, mount: &Path, bytes: u64, random: &mut dyn keys::Random) -> Result<Scratch, ScratchError> {
+    allocate(file, bytes).map_err(io(format!("reserve {bytes} bytes for the scratch image")))?;
     std::fs::create_dir_all(mount).map_err(io(format!("create `{}`", mount.display())))?;
     let options = ["-q", "-F", "-m", "0", "-O", "encrypt,^has_journal", "-E", "lazy_itable_init=1,nodiscard"].map(std::ffi::OsStr::new);
     program("mkfs.ext4", &[&options[..], &[image.as_os_str()]].concat())?;
@@ -122,6 +140,26 @@ fn build(image: &Path, mount: &Path, bytes: u64, random: &mut dyn keys::Random) 
     Ok(Scratch { image: image.to_owned(), mount: mount.to_owned(), identifier })
 }
 
+/// The scratch that is mounted at `mount`, known by the policy of its encrypted directory.
+pub(super) fn find(image: &Path, mount: &Path) -> Result<Option<Scratch>, ScratchError> {
+    if !is_mounted(mount) {
+        return Ok(None);
+    }
+    let directory = File::open(mount.join("data")).map_err(io("open the encrypted directory"))?;
+    let policy = PolicyV2 { version: 0, contents: 0, names: 0, flags: 0, log2_unit: 0, reserved: [0; 3], identifier: [0; 16] };
+    let mut get = GetPolicy { size: u64::try_from(size_of::<PolicyV2>()).unwrap_or(0), policy };
+    call(&directory, GET_POLICY, &mut get).map_err(io("read the policy of the encrypted directory"))?;
+    Ok(Some(Scratch { image: image.to_owned(), mount: mount.to_owned(), identifier: get.policy.identifier }))
+}
+
+/// Whether something else than the directory's own file system is seen there.
+fn is_mounted(mount: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let above = mount.parent().and_then(device);
+    device(mount).is_some_and(|own| Some(own) != above)
+}
+
 fn remove_key(mount: &Path, identifier: [u8; 16]) -> std::io::Result<()> {
     let root = File::open(mount)?;
     let mut value = [0; 32];
@@ -139,6 +177,39 @@ pub(super) fn lock(scratch: &Scratch) -> Result<(), ScratchError> {
     remove_key(&scratch.mount, scratch.identifier).map_err(io("remove the scratch key"))
 }
 
+/// How long the kernel may take to let go of what nobody uses any more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn wait(mut done: impl FnMut() -> bool) -> bool {
+    let step = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    while !done() {
+        if waited >= PATIENCE {
+            return false;
+        }
+        crate::cgroup::pause(step);
+        waited += step;
+    }
+    true
+}
+
+fn unmount(mount: &Path) -> std::io::Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    let mut result = Ok(());
+    let gone = wait(|| {
+        result = unmount(mount, UnmountFlags::NOFOLLOW);
+        !matches!(result, Err(rustix::io::Errno::BUSY))
+    });
+    if !gone {
+        // Somebody has a file open there. The key is removed; the rest goes with that file.
+        let _ = unmount(mount, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+    }
+    match result {
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 pub(super) fn destroy(mount: &Path, image: &Path, identifier: Option<[u8; 16]>) -> Result<(), ScratchError> {
     let mut first = None;
     let mut keep = |result: std::io::Result<()>, what: &str| {
@@ -148,16 +219,23 @@ pub(super) fn destroy(mount: &Path, image: &Path, identifier: Option<[u8; 16]>) 
             first.get_or_insert(ScratchError::Io { what: what.to_owned(), source });
         }
     };
-    if let Some(identifier) = identifier {
-        keep(remove_key(mount, identifier), "remove the scratch key");
+    if is_mounted(mount) {
+        let known = identifier.or_else(|| find(image, mount).ok().flatten().map(|scratch| scratch.identifier));
+        if let Some(identifier) = known {
+            keep(remove_key(mount, identifier), "remove the scratch key");
+        }
+        keep(unmount(mount), "unmount scratch");
     }
-    // A mounted file system keeps its keys until it is gone; unmounting drops those that are left.
-    match rustix::mount::unmount(mount, rustix::mount::UnmountFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
-        Err(error) => keep(Err(error.into()), "unmount scratch"),
-    }
+    let place = std::fs::canonicalize(image);
     keep(std::fs::remove_file(image), "delete the scratch image");
     keep(std::fs::remove_dir(mount), "delete the scratch mount point");
+    if let Ok(place) = place {
+        // A device lets go of its file a moment after the last mount; one that does not would keep the cipher text.
+        let attached = || crate::leftovers::loop_devices().is_ok_and(|all| all.iter().any(|(_, file)| *file == place));
+        if !wait(|| !attached()) {
+            keep(Err(std::io::ErrorKind::ResourceBusy.into()), "detach the loop device of scratch");
+        }
+    }
     first.map_or(Ok(()), Err)
 }
 

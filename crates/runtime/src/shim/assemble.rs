@@ -45,7 +45,7 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     let cgroup = Cgroup::of(spec);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1_048_576);
     let root = format!("{STAGE}/root");
-    let oci = crate::sandbox::oci_spec(spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
+    let mut oci = crate::sandbox::oci_spec(spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
     // The log is opened before the stage may cover it, and before the mounts that it may lie on are let go.
     let place = spec.log_dir.clone().unwrap_or_else(|| directory.join("log"));
     std::fs::create_dir_all(&place).map_err(because("create the log's directory"))?;
@@ -53,8 +53,10 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     mounts(spec, &root)?;
     std::fs::create_dir(format!("{STAGE}/bundle")).map_err(because("create the bundle"))?;
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
-    std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
     sys::write_durably(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
+    crate::seccomp::for_libcontainer(&mut oci);
+    let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
+    std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
     // Whoever started this shim removes the control groups after a failure, once the lock is free.
     let (created, word) = container(spec, cgroup, log)?;
     match read_back(directory, &created, &word) {

@@ -34,8 +34,8 @@ struct Watch<'a> {
     output_open: [bool; 2],
 }
 
-/// Watches until the attempt has ended and its record is written.
-pub(super) fn watch(directory: &Directory, created: Created, guard: Guard, lock: BorrowedFd<'_>) -> std::io::Result<()> {
+/// Watches until the attempt has ended and its record is written. `ready` is called once the shim can be spoken to.
+pub(super) fn watch(directory: &Directory, created: Created, guard: Guard, lock: BorrowedFd<'_>, ready: impl FnOnce()) -> std::io::Result<()> {
     let mut watch = Watch {
         directory,
         lock,
@@ -52,6 +52,7 @@ pub(super) fn watch(directory: &Directory, created: Created, guard: Guard, lock:
         output_open: [true, true],
         created,
     };
+    ready();
     watch.run()
 }
 

@@ -1,0 +1,32 @@
+//! What a job gets, and what comes back.
+
+use crate::support::{Bench, held};
+use vocabulary::job::ExitReason;
+
+#[test]
+fn output_and_code_come_back() {
+    let bench = Bench::new();
+    let outcome = bench.run(&bench.shell("echo out; echo err >&2; exit 7"));
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(outcome.exit.reason, ExitReason::Failed);
+    assert_eq!((outcome.exit.code, outcome.exit.signal), (Some(7), None));
+    assert!(outcome.exit.started.is_some() && outcome.exit.peak_memory_bytes.is_some() && outcome.exit.cpu_ms.is_some(), "{:?}", outcome.exit);
+    let outcome = bench.run(&bench.spec(["true"]));
+    assert_eq!((outcome.exit.reason, outcome.exit.code), (ExitReason::Completed, Some(0)));
+}
+
+#[test]
+fn every_layer_is_read_back() {
+    let bench = Bench::new();
+    let outcome = bench.run(&bench.spec(["true"]));
+    for name in [
+        "user_namespace", "pid_namespace", "mount_namespace", "network_namespace", "ipc_namespace", "uts_namespace", "cgroup_namespace", "uid_map", "gid_map",
+        "no_new_privileges", "seccomp", "capabilities_dropped", "landlock", "parent_death_signal", "readonly_root", "nosuid_mounts", "masked_paths", "readonly_proc_sys",
+        "memory_limit", "swap_limit", "cpu_limit", "pids_limit", "cgroup_kill", "device_filter",
+    ] {
+        held(&outcome.isolation, name);
+    }
+    assert_eq!(held(&outcome.isolation, "uid_map"), format!("0 {} 65536", bench.spec(["true"]).id_base));
+    assert!(held(&outcome.isolation, "landlock").contains("fully enforced"));
+    assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
+}
