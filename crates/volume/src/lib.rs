@@ -1,13 +1,15 @@
 //! Sealed data: the segment format, the signed chain of roots, and what `put` and `get` do with them.
 //!
-//! The core (everything but [`io`]) is pure: bytes, keys and randomness in, bytes out. The format is that of `docs/spec/volume.md`.
+//! The core (everything but [`io`] and [`folder`]) is pure: bytes, keys and randomness in, bytes out. The format is that of `docs/spec/volume.md`.
 //!
 //! **Invariant:** no plaintext leaves before its digest under the signed root and its tag were checked.
 //! **Invariant:** a segment is sealed once, from final content, with a salt drawn last; nothing about nonces is ever stored.
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod folder;
 pub mod io;
+pub mod lease;
 pub mod limits;
 pub mod merkle;
 pub mod name;

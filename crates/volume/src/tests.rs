@@ -313,7 +313,7 @@ fn a_readers_forgery_is_refused() {
         let mut stored = empty();
         commit(&mut stored, &[("a", sample(100))], 1).await;
         let name = stored.memory.names().into_iter().find(|name| name.starts_with("seg/")).unwrap();
-        let id: [u8; 16] = hex::decode(&name[4..]).unwrap().try_into().unwrap();
+        let id: [u8; 16] = hex::decode(name.strip_prefix("seg/").unwrap()).unwrap().try_into().unwrap();
         let label = Label { kind: Kind::Data, writer_epoch: 1, id, name: &id };
         let forged = seal_with_salt(&stored.keys, label, &[Chunk { object: 1, offset: 0, data: &[0x41; 100] }], None, [9; 32]).unwrap();
         stored.memory.set(&name, forged.bytes.into());

@@ -1,0 +1,370 @@
+//! The agent: one loop that makes the machine match its plan, and the tasks that it starts and awaits.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use identity::LiveRevocations;
+use runtime::supervisor::{FoundState, Supervisor};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vocabulary::job::AttemptId;
+use vocabulary::plan::{Desired, NodeFacts};
+
+use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
+use crate::channel::{Channel, chain};
+use crate::ids::IdBlocks;
+use crate::images::Images;
+use crate::limits::{DRAIN_EXTRA, RECORD_BYTES_MAX};
+use crate::plan::CheckedPlan;
+use crate::store::{self, Node, StoreError};
+use crate::{clock, facts, files, follow, renew, report};
+
+/// How an agent runs.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The directory that [`crate::join()`] made.
+    pub dir: PathBuf,
+    /// The program that carries `runtime`'s shim: `swarm` itself.
+    pub shim_exe: PathBuf,
+    /// Name of the node's cgroup below the root of every hierarchy, such as `swarm`.
+    pub cgroup_parent: String,
+    /// First of the host ids that this agent may give away.
+    pub id_base: u32,
+    /// How many blocks of `runtime::limits::ID_BLOCK` ids it may give away: the most jobs at once.
+    pub id_blocks: u32,
+    /// Whether jobs are stopped when the agent is. Otherwise they live on under their shims and are found again.
+    pub drain_on_stop: bool,
+}
+
+/// Why an agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another agent works in the same directory.
+    #[error("another agent works in `{0}`")]
+    Locked(String),
+    /// The range of ids.
+    #[error("id_base, id_blocks: the range must begin at {} or above and end below 2^32", runtime::limits::ID_BLOCK)]
+    Ids,
+    /// Something else that it needs.
+    #[error("{what}: {detail}")]
+    Start {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        detail: String,
+    },
+}
+
+fn start<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> RunError {
+    move |error| RunError::Start { what, detail: error.to_string() }
+}
+
+/// What the tasks of an agent share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) attempts_dir: PathBuf,
+    pub(crate) node: Node,
+    pub(crate) channel: Channel,
+    pub(crate) revocations: LiveRevocations,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) images: Arc<Images>,
+    pub(crate) ids: IdBlocks,
+    pub(crate) cgroup_parent: String,
+    pub(crate) facts: NodeFacts,
+    /// The attempts that have a task.
+    pub(crate) slots: Mutex<BTreeMap<AttemptId, Slot>>,
+    soon: Notify,
+    /// Wakes the follower: the control plane has a newer plan than it was given.
+    pub(crate) stale: Notify,
+}
+
+impl Shared {
+    /// Sends a heartbeat at once.
+    pub(crate) fn report_soon(&self) {
+        self.soon.notify_one();
+    }
+    /// Waits until somebody wants a heartbeat at once.
+    pub(crate) async fn wanted(&self) {
+        self.soon.notified().await;
+    }
+    /// Looks at the attempts; the closure must not wait for anything.
+    pub(crate) fn with_slots<T>(&self, look: impl FnOnce(&mut BTreeMap<AttemptId, Slot>) -> T) -> T {
+        look(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs the agent until `stop` is cancelled.
+///
+/// # Errors
+/// When it cannot begin: its directory, another agent, the id range, the program for shims.
+pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), RunError> {
+    let lock = lock(&options.dir)?;
+    let drain = options.drain_on_stop;
+    let (shared, found) = tokio::task::spawn_blocking(move || assemble(&options)).await.map_err(start("start the agent"))??;
+    let rules = follow::believed(&shared.node.deployment, &shared.node.file);
+    // A plan of the disk was believed once; which of the deployment's keys signed it does not matter any more.
+    let kept = store::read_plan(&shared.dir)?.and_then(|bytes| match rules.check(&bytes, None) {
+        Ok(plan) => Some(plan),
+        Err(error) => {
+            tracing::error!(%error, "the plan on the disk is refused; waiting for one from the control plane");
+            None
+        }
+    });
+    let (plans, plan) = watch::channel(kept.map(Arc::new));
+    let mut tasks = JoinSet::new();
+    let inner = CancellationToken::new();
+    tasks.spawn(follow::follow(Arc::clone(&shared), plans, inner.clone()));
+    tasks.spawn(report::beat(Arc::clone(&shared), plan.clone(), inner.clone()));
+    tasks.spawn(renew::renew(Arc::clone(&shared), inner.clone()));
+    let mut agent = Agent { shared, attempts: JoinSet::new(), stop: inner.clone(), plan };
+    agent.recover(found);
+    agent.work(&stop).await;
+    if drain {
+        agent.drain().await;
+    }
+    inner.cancel();
+    while agent.attempts.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
+    drop(lock);
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<std::fs::File, RunError> {
+    if !store::is_joined(dir) {
+        return Err(StoreError::NotJoined(dir.display().to_string()).into());
+    }
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("agent.lock")).map_err(start("open agent.lock"))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(RunError::Locked(dir.display().to_string())),
+        Err(error) => Err(start("lock agent.lock")(error)),
+    }
+}
+
+/// Everything that blocks, in start order.
+fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Vec<Beginning>), RunError> {
+    let node = store::load(&options.dir, clock::wall())?;
+    let ids = IdBlocks::new(options.id_base, options.id_blocks).ok_or(RunError::Ids)?;
+    let attempts_dir = options.dir.join("attempts");
+    files::directory(&attempts_dir).map_err(start("make the directory of attempts"))?;
+    let supervisor = Supervisor::new(&options.dir.join("jobs"), &options.shim_exe).map_err(|error| start("prepare shims")(chain(&error)))?;
+    let images = Images::open(options.dir.join("images")).map_err(|error| start("open the cache of images")(chain(&error)))?;
+    let revocations = LiveRevocations::default();
+    let channel = Channel::new(node.file.channel.clone(), node.deployment.root().clone(), revocations.clone(), &node.tls()).map_err(start("prepare the channel"))?;
+    let found = find(&attempts_dir, &supervisor, &ids)?;
+    let shared = Shared {
+        facts: facts::gather(&options.dir),
+        dir: options.dir.clone(),
+        attempts_dir,
+        node,
+        channel,
+        revocations,
+        supervisor,
+        images: Arc::new(images),
+        ids,
+        cgroup_parent: options.cgroup_parent.clone(),
+        slots: Mutex::default(),
+        soon: Notify::new(),
+        stale: Notify::new(),
+    };
+    Ok((Arc::new(shared), found))
+}
+
+/// The attempts of earlier runs of the agent: their records beside what the supervisor finds.
+fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<Vec<Beginning>, RunError> {
+    let mut scanned: BTreeMap<AttemptId, _> =
+        supervisor.scan().map_err(|error| start("look for attempts")(chain(&error)))?.into_iter().map(|found| (found.attempt, found)).collect();
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(attempts_dir).map_err(start("read the directory of attempts"))? {
+        let path = entry.map_err(start("read the directory of attempts"))?.path();
+        let record = match files::read_json::<Record>(&path.join("record.json"), RECORD_BYTES_MAX) {
+            Ok(record) if record.format == FORMAT => record,
+            Ok(record) => {
+                tracing::error!(path = %path.display(), format = record.format, "a record of another version is left alone");
+                continue;
+            }
+            Err(error) => {
+                if path.is_dir() {
+                    tracing::error!(path = %path.display(), %error, "a record cannot be read and is left alone");
+                }
+                continue;
+            }
+        };
+        if let Some(base) = record.id_base.filter(|_| record.phase != Phase::Gone) {
+            ids.claim(base);
+        }
+        let (found, handle) = match scanned.remove(&record.attempt()) {
+            None => (Found::Nothing, None),
+            Some(found) => match found.state {
+                FoundState::Ended(exit) => (Found::Ended(exit), Some(found.handle)),
+                FoundState::Alive => {
+                    let isolation = found.handle.status().ok().and_then(|status| status.isolation);
+                    (Found::Alive(isolation), Some(found.handle))
+                }
+            },
+        };
+        all.push(Beginning { record, found, handle, older: Vec::new() });
+    }
+    // What runs without a record of ours is nobody's: it ends here.
+    for (attempt, found) in scanned {
+        tracing::error!(%attempt, "an attempt without a record is killed");
+        if matches!(found.state, FoundState::Alive) {
+            let _ = found.handle.kill(vocabulary::job::ExitReason::SupervisorLost);
+            let _ = found.handle.status();
+        }
+        if let Err(error) = found.handle.cleanup() {
+            tracing::error!(%attempt, error = chain(&error), "leftovers stay");
+        }
+    }
+    Ok(all)
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    /// One task for each attempt.
+    attempts: JoinSet<AttemptId>,
+    stop: CancellationToken,
+    plan: watch::Receiver<Option<Arc<CheckedPlan>>>,
+}
+
+impl Agent {
+    async fn work(&mut self, stop: &CancellationToken) {
+        self.plan.mark_changed();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.plan.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let plan = self.plan.borrow_and_update().clone();
+                    if let Some(plan) = plan {
+                        self.reconcile(&plan).await;
+                    }
+                }
+                Some(ended) = self.attempts.join_next() => self.ended(ended),
+            }
+        }
+    }
+
+    fn ended(&self, ended: Result<AttemptId, tokio::task::JoinError>) {
+        match ended {
+            Ok(attempt) => {
+                self.shared.with_slots(|slots| slots.remove(&attempt));
+                self.shared.report_soon();
+            }
+            // The record is on the disk: the next start of the agent takes the attempt up again.
+            Err(error) => tracing::error!(%error, "the task of an attempt broke"),
+        }
+    }
+
+    /// Attempts of earlier runs, before any plan: they go on as their records say.
+    fn recover(&mut self, found: Vec<Beginning>) {
+        for beginning in found {
+            if beginning.record.phase == Phase::Gone {
+                continue;
+            }
+            let mut wish = Wish { desired: Some(Desired::Run), ..Wish::default() };
+            if beginning.record.phase >= Phase::Sealing {
+                // Nothing of it can act any more but through the control plane: this only bounds the patience.
+                let lease = beginning.record.planned.spec.run_lease_ms;
+                wish.deadline_boottime_ms = Some(clock::boottime_ms().saturating_add(lease));
+            }
+            self.begin(beginning, wish);
+        }
+    }
+
+    fn begin(&mut self, mut beginning: Beginning, wish: Wish) {
+        let attempt = beginning.record.attempt();
+        beginning.older = self.shared.with_slots(|slots| {
+            slots.iter().filter(|(other, _)| other.job == attempt.job && other.attempt < attempt.attempt).map(|(_, slot)| slot.view.clone()).collect()
+        });
+        let (slot, task) = attempt::drive(Arc::clone(&self.shared), beginning, wish, self.stop.clone());
+        self.shared.with_slots(|slots| slots.insert(attempt, slot));
+        self.attempts.spawn(task);
+    }
+
+    /// Level-triggered: what the plan says now is what is wanted now, whatever was missed before.
+    async fn reconcile(&mut self, plan: &CheckedPlan) {
+        let planned: BTreeMap<AttemptId, _> = plan.plan().jobs.iter().map(|job| (job.attempt, job)).collect();
+        let mut fresh = Vec::new();
+        self.shared.with_slots(|slots| {
+            for (attempt, slot) in &*slots {
+                let desired = planned.get(attempt).map(|job| job.desired);
+                slot.wish.send_if_modified(|wish| std::mem::replace(&mut wish.desired, desired) != desired);
+            }
+            fresh.extend(planned.iter().filter(|(attempt, _)| !slots.contains_key(attempt)).map(|(_, job)| (*job).clone()));
+        });
+        self.forget(&planned.keys().copied().collect::<Vec<_>>()).await;
+        for job in fresh {
+            if self.begun_before(job.attempt).await {
+                continue;
+            }
+            let wish = Wish { desired: Some(job.desired), ..Wish::default() };
+            let record = Record::new(job, clock::wall());
+            self.begin(Beginning { record, found: Found::Nothing, handle: None, older: Vec::new() }, wish);
+        }
+        self.shared.report_soon();
+    }
+
+    /// Whether a record of the attempt lies on the disk although it has no task: it is over, and is not begun again.
+    async fn begun_before(&self, attempt: AttemptId) -> bool {
+        let path = self.shared.attempts_dir.join(attempt.to_string());
+        tokio::fs::try_exists(path).await.unwrap_or(true)
+    }
+
+    /// Removes the records of attempts that are over and that no plan names any more.
+    async fn forget(&self, planned: &[AttemptId]) {
+        let living: Vec<AttemptId> = self.shared.with_slots(|slots| slots.keys().copied().collect());
+        let (dir, planned) = (self.shared.attempts_dir.clone(), planned.to_vec());
+        let done = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+            for entry in std::fs::read_dir(&dir)? {
+                let path = entry?.path();
+                let Ok(record) = files::read_json::<Record>(&path.join("record.json"), RECORD_BYTES_MAX) else { continue };
+                let attempt = record.attempt();
+                if record.phase == Phase::Gone && !planned.contains(&attempt) && !living.contains(&attempt) {
+                    std::fs::remove_dir_all(&path)?;
+                }
+            }
+            Ok(())
+        });
+        if let Ok(Err(error)) = done.await {
+            tracing::warn!(%error, "an old record stays");
+        }
+    }
+
+    /// Stops every job and waits until the ends are sealed and told, within bounds.
+    async fn drain(&mut self) {
+        let longest = self.shared.with_slots(|slots| {
+            let mut longest = 0;
+            for slot in slots.values() {
+                slot.wish.send_modify(|wish| wish.desired = Some(Desired::Evict));
+                longest = longest.max(slot.grace_ms);
+            }
+            longest
+        });
+        let bound = Duration::from_millis(longest).saturating_add(DRAIN_EXTRA);
+        let over = |slot: &Slot| slot.view.borrow().report.state.is_final();
+        let waiting = async {
+            while !self.shared.with_slots(|slots| slots.values().all(over)) {
+                tokio::select! {
+                    Some(ended) = self.attempts.join_next() => match ended {
+                        Ok(attempt) => drop(self.shared.with_slots(|slots| slots.remove(&attempt))),
+                        Err(error) => tracing::error!(%error, "the task of an attempt broke"),
+                    },
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(bound, waiting).await.is_err() {
+            tracing::warn!("jobs were told to stop, and not all ends could be told in time");
+        }
+    }
+}

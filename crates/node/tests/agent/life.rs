@@ -1,0 +1,249 @@
+//! A job from its plan to its statement, and the ways in which it is told to end.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use receipt::envelope::{Envelope, IN_TOTO, InToto, PublicKey};
+use receipt::{Statement, VolumeUse};
+use vocabulary::job::{AttemptId, ExitReason, JobState};
+use vocabulary::plan::Desired;
+
+use crate::plane::{DEPLOYMENT, Fault, NODE, TENANT};
+use crate::world::{World, input, output, until};
+
+/// The one statement of an attempt, verified under the record key that the node showed when it joined.
+pub(crate) fn statement(world: &World, attempt: AttemptId) -> Statement {
+    let (key, sent) = world.plane.look(|facts| {
+        let sent: Vec<_> = facts.statements.iter().filter(|(of, _)| *of == attempt).map(|(_, text)| text.clone()).collect();
+        (*facts.record_key.unwrap().as_bytes(), sent)
+    });
+    assert_eq!(sent.len(), 1, "one statement");
+    let envelope: Envelope = serde_json::from_slice(&STANDARD.decode(&sent[0]).unwrap()).unwrap();
+    let whole: InToto<Statement> = envelope.verify(IN_TOTO, &PublicKey::Ed25519(&key)).unwrap();
+    assert_eq!(whole, whole.predicate.in_toto());
+    whole.predicate
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_reads_a_volume_and_writes_another() {
+    let world = World::new().await;
+    let agent = world.start();
+    let data = world.volume(&[("a/one", b"the first\n"), ("two", b"the second\n")]).await;
+    let code = world.volume(&[("run", b"#!/bin/sh\necho from $(pwd)\n")]).await;
+    let model = world.volume(&[]).await;
+    let mut job = world.job(
+        "cat /inputs/data/a/one /inputs/data/two > /outputs/model/both && ./run && mkdir /outputs/model/deep && echo $FROM > /outputs/model/deep/env \
+         && id && echo oops >&2 && ! touch /inputs/data/x && touch /scratch/home/y && echo done",
+    );
+    job.spec.inputs = vec![input(data, "data"), input(code, "code")];
+    job.spec.outputs = vec![output(model, "model")];
+    let attempt = job.attempt;
+    world.plane.plan(vec![job.clone()]);
+    let report = world.ends(attempt).await;
+    let log = world.plane.log_text(attempt);
+    assert_eq!(report.state, JobState::Exited, "{report:?}\n{log}");
+    assert_eq!(report.exit.as_ref().unwrap().reason, ExitReason::Completed);
+    assert!(log.contains("from /code\n") && log.contains("uid=1000") && log.contains("oops\n") && log.ends_with("done\n"), "{log}");
+    // What was written is what comes out again.
+    let files = world.opened(model).await;
+    assert_eq!(files["both"], b"the first\nthe second\n");
+    assert_eq!(files["deep/env"], b"image\n");
+    // The statement binds what went in and out.
+    let told = statement(&world, attempt);
+    assert_eq!((told.deployment, told.node, told.tenant), (DEPLOYMENT, NODE, TENANT));
+    assert_eq!((told.image, &told.command), (job.spec.image, &job.spec.command));
+    assert_eq!(told.run_lease, job.run_lease);
+    let head = |volume| world.plane.look(|facts| facts.volumes[&volume].head.clone());
+    let uses = |uses: &[VolumeUse]| uses.iter().map(|used| (used.volume, used.head.clone(), used.record.is_some())).collect::<Vec<_>>();
+    assert_eq!(uses(&told.inputs), [(data, head(data), true), (code, head(code), true)]);
+    assert_eq!(uses(&told.outputs), [(model, head(model), true)]);
+    assert_eq!(head(model).seq, 1);
+    assert!(told.isolation.missing().is_empty() && told.isolation.layers.len() > 5);
+    assert_eq!(report.isolation.as_ref(), Some(&told.isolation));
+    assert_eq!(told.log_frames_lost, 0);
+    world.nothing_left(attempt).await;
+    // The plan still names the attempt: it is not begun again.
+    let fetched = world.plane.look(|facts| facts.blob_fetches);
+    let other = world.job("echo second");
+    world.plane.plan(vec![job, other.clone()]);
+    world.ends(other.attempt).await;
+    assert_eq!(world.plane.look(|facts| facts.statements.len()), 2);
+    assert_eq!(world.plane.look(|facts| facts.blob_fetches), fetched, "the image is cached");
+    // Once no plan names it, nothing is remembered of it.
+    world.plane.plan(vec![other]);
+    until("forgetting", || (!world.dir.join("attempts").join(attempt.to_string()).exists()).then_some(())).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_it_ends_is_told() {
+    let world = World::new().await;
+    let agent = world.start();
+    let out = world.volume(&[]).await;
+    let fails = {
+        let mut job = world.job("echo x > /outputs/out/x; exit 3");
+        job.spec.outputs = vec![output(out, "out")];
+        job
+    };
+    let network = {
+        let mut job = world.job("true");
+        job.spec.network = true;
+        job
+    };
+    let slow = {
+        let mut job = world.job("sleep 100");
+        job.spec.limits.time_ms = 300;
+        job
+    };
+    world.plane.plan(vec![fails.clone(), network.clone(), slow.clone()]);
+    let exit = world.ends(fails.attempt).await.exit.unwrap();
+    assert_eq!((exit.reason, exit.code), (ExitReason::Failed, Some(3)));
+    // Only a program that ended well has its outputs sealed.
+    assert_eq!(world.plane.look(|facts| facts.volumes[&out].head.seq), 0);
+    assert!(statement(&world, fails.attempt).outputs.is_empty());
+    let report = world.ends(network.attempt).await;
+    assert_eq!((report.state, report.isolation), (JobState::Failed, None));
+    let exit = report.exit.unwrap();
+    assert!(exit.reason == ExitReason::Create && exit.detail.contains("network: not built yet"), "{exit:?}");
+    assert_eq!(world.ends(slow.attempt).await.exit.unwrap().reason, ExitReason::Timeout);
+    for job in [&fails, &network, &slow] {
+        world.nothing_left(job.attempt).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_are_no_files_are_refused_with_their_path() {
+    let world = World::new().await;
+    let agent = world.start();
+    let out = world.volume(&[]).await;
+    let mut job = world.job("mkdir /outputs/out/d && ln -s /etc/passwd /outputs/out/d/link");
+    job.spec.outputs = vec![output(out, "out")];
+    world.plane.plan(vec![job.clone()]);
+    let report = world.ends(job.attempt).await;
+    let exit = report.exit.unwrap();
+    assert_eq!((report.state, exit.reason, exit.code), (JobState::Failed, ExitReason::Output, Some(0)));
+    assert!(exit.detail.contains("`/outputs/out/d/link` is no regular file"), "{}", exit.detail);
+    assert_eq!(world.plane.look(|facts| facts.commits), 0);
+    world.nothing_left(job.attempt).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_cancelled_taken_away_and_cut_off_from_their_keys() {
+    let world = World::new().await;
+    let agent = world.start();
+    let data = world.volume(&[("a", b"secret")]).await;
+    let mut jobs: Vec<_> = (0..3).map(|_| world.job("trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done")).collect();
+    jobs[2].spec.inputs = vec![input(data, "data")];
+    world.plane.plan(jobs.clone());
+    for job in &jobs {
+        world.logged(job.attempt, "up").await;
+    }
+    let (cancelled, taken, revoked) = (jobs[0].attempt, jobs[1].attempt, jobs[2].attempt);
+    jobs[0].desired = Desired::Cancel;
+    jobs[2].desired = Desired::RevokeKeys;
+    // The second is not in the plan any more.
+    world.plane.plan(vec![jobs[0].clone(), jobs[2].clone()]);
+    for (attempt, reason) in [(cancelled, ExitReason::Cancelled), (taken, ExitReason::Evicted), (revoked, ExitReason::KeyRevoked)] {
+        let exit = world.ends(attempt).await.exit.unwrap();
+        assert_eq!(exit.reason, reason, "{exit:?}");
+        assert_eq!(statement(&world, attempt).exit.reason, reason);
+        world.nothing_left(attempt).await;
+    }
+    // A stop leaves time to say good-bye, a revoked key does not.
+    assert!(world.plane.log_text(cancelled).contains("bye") && world.plane.log_text(taken).contains("bye"));
+    assert!(!world.plane.log_text(revoked).contains("bye"));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_control_plane_a_job_lives_as_long_as_its_lease() {
+    let world = World::new().await;
+    world.plane.look(|facts| facts.run_lease_ms = Some(6_000));
+    let agent = world.start();
+    let job = world.job("echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    world.plane.set_fault(Fault::Unavailable);
+    let ended = world.dir.join("jobs").join(job.attempt.to_string()).join("exit.json");
+    until("the end by the lease", || ended.exists().then_some(())).await;
+    world.plane.set_fault(Fault::None);
+    let exit = world.ends(job.attempt).await.exit.unwrap();
+    assert_eq!(exit.reason, ExitReason::LeaseEnded, "{exit:?}");
+    world.nothing_left(job.attempt).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_nobody_heard_is_told_when_the_control_plane_is_back() {
+    let world = World::new().await;
+    let agent = world.start();
+    let out = world.volume(&[]).await;
+    let mut job = world.job("echo up; while [ ! -e /inputs/go/go ]; do sleep 0.05; done");
+    job.spec.command = ["sh", "-c", "echo up; sleep 1; echo kept > /outputs/out/file; echo last"].map(str::to_owned).to_vec();
+    job.spec.outputs = vec![output(out, "out")];
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    world.plane.set_fault(Fault::Silent);
+    let ended = world.dir.join("jobs").join(job.attempt.to_string()).join("exit.json");
+    until("the end of the program", || ended.exists().then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.plane.look(|facts| facts.commits), 0);
+    world.plane.set_fault(Fault::None);
+    assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Completed);
+    assert!(world.plane.log_text(job.attempt).ends_with("last\n"));
+    assert_eq!(world.opened(out).await["file"], b"kept\n");
+    statement(&world, job.attempt);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_ends_with_the_run_lease() {
+    let world = World::new().await;
+    world.plane.look(|facts| facts.run_lease_ms = Some(7_000));
+    let agent = world.start();
+    let out = world.volume(&[]).await;
+    let mut job = world.job("echo x > /outputs/out/x");
+    job.spec.outputs = vec![output(out, "out")];
+    world.plane.set_fault(Fault::NoWrites);
+    world.plane.plan(vec![job.clone()]);
+    until("sealing", || world.plane.last(job.attempt).filter(|report| report.state == JobState::Sealing)).await;
+    // From here on nothing is renewed any more.
+    world.plane.set_fault(Fault::Unavailable);
+    let record = world.dir.join("attempts").join(job.attempt.to_string()).join("record.json");
+    until("giving up", || std::fs::read_to_string(&record).ok()?.contains("run lease ended before").then_some(())).await;
+    world.plane.set_fault(Fault::None);
+    let exit = world.ends(job.attempt).await.exit.unwrap();
+    assert_eq!((exit.reason, exit.code), (ExitReason::Output, Some(0)), "{exit:?}");
+    assert_eq!(world.plane.look(|facts| facts.volumes[&out].head.seq), 0);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_attempts_that_want_one_image_fetch_it_once() {
+    let world = World::new().await;
+    let jobs: Vec<_> = (0..3).map(|_| world.job("echo hello")).collect();
+    world.plane.plan(jobs.clone());
+    let agent = world.start();
+    for job in &jobs {
+        assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Completed);
+    }
+    assert_eq!(world.plane.look(|facts| facts.blob_fetches), 3, "manifest, config and layer");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_agent_takes_its_jobs_along() {
+    let world = World::new().await;
+    let mut options = world.options();
+    options.drain_on_stop = true;
+    let agent = world.start_with(options);
+    let job = world.job("trap 'exit 0' TERM; echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    agent.stop().await;
+    assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Evicted);
+    statement(&world, job.attempt);
+}

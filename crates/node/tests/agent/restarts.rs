@@ -1,0 +1,158 @@
+//! The agent goes away in the middle and comes back: nothing is lost, and nothing happens twice.
+
+use std::process::{Child, Command};
+
+use vocabulary::job::{ExitReason, JobState};
+
+use crate::life::statement;
+use crate::plane::Fault;
+use crate::world::{World, input, output, until};
+
+/// The agent as a process of its own, to be killed.
+fn process(world: &World) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_node-agent"))
+        .arg(&world.dir)
+        .arg(&world.cgroup)
+        .arg(world.id_base().to_string())
+        .arg("8")
+        .spawn()
+        .unwrap()
+}
+
+fn kill(mut agent: Child) {
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_finds_its_job_again() {
+    let world = World::new().await;
+    let data = world.volume(&[("a", b"input")]).await;
+    let out = world.volume(&[]).await;
+    let mut job = world.job("echo before; while [ ! -e /scratch/go ]; do sleep 0.05; done; echo after; cat /inputs/data/a > /outputs/out/copy");
+    job.spec.command[2] = "echo before; i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; cat /inputs/data/a > /outputs/out/copy; echo after".to_owned();
+    job.spec.inputs = vec![input(data, "data")];
+    job.spec.outputs = vec![output(out, "out")];
+    let attempt = job.attempt;
+    world.plane.plan(vec![job]);
+    let agent = process(&world);
+    world.logged(attempt, "line 5").await;
+    kill(agent);
+    let agent = process(&world);
+    let report = world.ends(attempt).await;
+    assert_eq!(report.exit.as_ref().unwrap().reason, ExitReason::Completed, "{report:?}");
+    // Every line once, in order: none was lost, none came twice.
+    let expected: String = std::iter::once("before\n".to_owned()).chain((0..60).map(|n| format!("line {n}\n"))).chain(["after\n".to_owned()]).collect();
+    assert_eq!(world.plane.log_text(attempt), expected);
+    let told = statement(&world, attempt);
+    assert_eq!((told.inputs.len(), told.outputs.len(), told.log_frames_lost), (1, 1, 0));
+    assert_eq!(world.opened(out).await["copy"], b"input");
+    world.nothing_left(attempt).await;
+    kill(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_step_there_is_one_end_and_one_statement() {
+    let world = World::new().await;
+    for step in [JobState::Pulling, JobState::Opening, JobState::Creating, JobState::Running, JobState::Sealing, JobState::Exited] {
+        let data = world.volume(&[("a", b"input")]).await;
+        let out = world.volume(&[]).await;
+        let mut job = world.job("cat /inputs/data/a > /outputs/out/copy; echo ran");
+        job.spec.inputs = vec![input(data, "data")];
+        job.spec.outputs = vec![output(out, "out")];
+        let attempt = job.attempt;
+        world.plane.look(|facts| facts.acknowledge = step != JobState::Exited);
+        world.plane.plan(vec![job]);
+        let agent = process(&world);
+        let record = world.dir.join("attempts").join(attempt.to_string()).join("record.json");
+        let word = serde_json::to_string(&step).unwrap();
+        let passed = |text: &str| text.contains(&format!("\"shown\":{word}")) || text.contains("\"phase\":\"gone\"") || text.contains("\"phase\":\"ended\"");
+        until("the step", || std::fs::read_to_string(&record).ok().filter(|text| passed(text))).await;
+        kill(agent);
+        world.plane.look(|facts| facts.acknowledge = true);
+        let agent = process(&world);
+        let report = world.ends(attempt).await;
+        let exit = report.exit.unwrap();
+        // A sandbox that was being made is never made again; every other step is.
+        let lost = exit.reason == ExitReason::SupervisorLost && step == JobState::Creating;
+        assert!(lost || exit.reason == ExitReason::Completed, "{step:?}: {exit:?}");
+        if exit.reason == ExitReason::Completed {
+            statement(&world, attempt);
+            assert_eq!(world.plane.log_text(attempt), "ran\n", "{step:?}");
+            assert_eq!(world.plane.look(|facts| facts.volumes[&out].head.seq), 1, "{step:?}");
+        }
+        world.nothing_left(attempt).await;
+        kill(agent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_shim_is_told_and_never_replaced() {
+    let world = World::new().await;
+    let agent = world.start();
+    let job = world.job("echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    let directory = world.dir.join("jobs").join(job.attempt.to_string()).canonicalize().unwrap();
+    let shim = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0);
+        (words.nth(1)? == b"__shim" && words.next()? == directory.as_os_str().as_encoded_bytes()).then_some(pid)
+    });
+    let pid = rustix::process::Pid::from_raw(shim.unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let exit = world.ends(job.attempt).await.exit.unwrap();
+    assert_eq!(exit.reason, ExitReason::SupervisorLost, "{exit:?}");
+    statement(&world, job.attempt);
+    world.nothing_left(job.attempt).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_agent_works_from_the_plan_on_its_disk() {
+    let world = World::new().await;
+    let agent = world.start();
+    let job = world.job("echo up; sleep 2; echo end");
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    agent.stop().await;
+    // The control plane is away while the agent starts: the job is found, and nothing stops it.
+    world.plane.set_fault(Fault::Unavailable);
+    let agent = world.start();
+    let ended = world.dir.join("jobs").join(job.attempt.to_string()).join("exit.json");
+    until("the end of the program", || ended.exists().then_some(())).await;
+    world.plane.set_fault(Fault::None);
+    assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Completed);
+    assert_eq!(world.plane.log_text(job.attempt), "up\nend\n");
+    statement(&world, job.attempt);
+    // An older plan than the one on the disk is refused after a restart as well.
+    let revision = world.plane.look(|facts| facts.revision);
+    agent.abort().await;
+    world.plane.look(|facts| facts.revision = 0);
+    let seen = world.plane.look(|facts| facts.reports.len());
+    let agent = world.start();
+    until("a report", || world.plane.look(|facts| facts.reports.get(seen).cloned())).await;
+    assert!(world.plane.look(|facts| facts.reports[seen..].iter().all(|report| report.plan_revision == revision)));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opened_data_does_not_outlive_an_agent_that_stops() {
+    let world = World::new().await;
+    let agent = world.start();
+    let data = world.volume(&[("a", b"secret")]).await;
+    let mut job = world.job("echo up");
+    job.spec.inputs = vec![input(data, "data")];
+    // Without a run lease nothing is created: the attempt waits with its inputs opened, or on its way there.
+    job.spec.run_lease_ms = 30_000;
+    world.plane.look(|facts| facts.run_lease_ms = Some(0));
+    world.plane.plan(vec![job.clone()]);
+    until("waiting", || world.plane.last(job.attempt).filter(|report| report.state == JobState::Creating)).await;
+    assert!(!world.dir.join("jobs").join(job.attempt.to_string()).exists());
+    world.plane.look(|facts| facts.run_lease_ms = None);
+    let exit = world.ends(job.attempt).await.exit.unwrap();
+    assert_eq!(exit.reason, ExitReason::Completed, "{exit:?}");
+    world.nothing_left(job.attempt).await;
+    agent.stop().await;
+}
