@@ -19,11 +19,14 @@ mod driver;
 mod fleet;
 mod gate;
 mod job;
+mod job_log;
+mod lease;
 mod limits;
 mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
 pub mod planner;
 mod publisher;
+mod receipts;
 mod row;
 mod server;
 mod state;

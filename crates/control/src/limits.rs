@@ -67,3 +67,27 @@ pub(crate) const JOB_SCRATCH_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=
 pub(crate) const JOB_TIME_MS: std::ops::RangeInclusive<u64> = 1_000..=31_536_000_000;
 /// Between SIGTERM and SIGKILL: at most ten minutes, so that a node can be drained within a meeting.
 pub(crate) const JOB_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=600_000;
+/// How long a key lease may outlive its ground where nobody asked for its end by name.
+pub(crate) const LEASE_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Writer epochs of a volume: every lease carries all signers, and stays below 1 MiB.
+pub(crate) const SIGNERS_MAX: u64 = 8_192;
+/// Live and ended key leases of one attempt: 64 volumes, and an agent that was restarted a few times.
+pub(crate) const ATTEMPT_LEASES_MAX: usize = 256;
+/// Plain bytes of an attempt's log that are kept, with the cost of its parts: what a person could ever look through.
+pub(crate) const LOG_BYTES_MAX: u64 = 128 << 20;
+/// What a part of a log costs beside its bytes: its row, its header, its file.
+pub(crate) const LOG_PART_COST: u64 = 512;
+/// Bytes of one frame: a supervisor cuts longer lines.
+pub(crate) const LOG_FRAME_MAX: usize = 16 << 10;
+/// Frames of one batch: with the shortest lines a JSON body holds fewer.
+pub(crate) const LOG_BATCH_FRAMES_MAX: usize = 16_384;
+/// Where nothing wakes the reader of a log (another process wrote), it looks this often.
+pub(crate) const LOG_FOLLOW_POLL: Duration = Duration::from_secs(1);
+/// A reader of an ended attempt's log waits this long for late frames, unless the node's statement came.
+pub(crate) const LOG_TAIL_MS: u64 = 5_000;
+/// Streams are decided again this often: a revoked token reads no longer than that.
+pub(crate) const STREAM_DECIDE_AGAIN: Duration = Duration::from_secs(2);
+/// Where no checkpoint wakes it, the builder of receipts looks for ended jobs this often.
+pub(crate) const RECEIPT_POLL: Duration = Duration::from_secs(2);
+/// A receipt that could not be built is a defect: it is tried again this seldom, so that the log of errors stays readable.
+pub(crate) const RECEIPT_RETRY_MS: u64 = 60_000;

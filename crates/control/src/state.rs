@@ -43,6 +43,8 @@ pub(crate) struct Control {
     pub(crate) hashing: Semaphore,
     /// The size of the published log.
     pub(crate) published: watch::Sender<u64>,
+    /// Counts batches of logs, to wake those who follow one.
+    pub(crate) logs: watch::Sender<u64>,
     pub(crate) openapi: String,
     /// Issues and renews the certificates of nodes.
     pub(crate) node_authority: IssuingAuthority,

@@ -29,6 +29,8 @@ pub enum Kind {
     Manifest = 2,
     /// A metadata object, signed by the writer.
     Metadata = 3,
+    /// Frames of a job's log; the place of the volume's id is taken by the job's.
+    Log = 5,
     /// The list of files.
     Catalogue = 6,
 }
@@ -39,6 +41,7 @@ impl Kind {
             Self::Data => 1,
             Self::Manifest => 2,
             Self::Metadata => 3,
+            Self::Log => 5,
             Self::Catalogue => 6,
         }
     }
@@ -47,6 +50,7 @@ impl Kind {
             1 => Some(Self::Data),
             2 => Some(Self::Manifest),
             3 => Some(Self::Metadata),
+            5 => Some(Self::Log),
             6 => Some(Self::Catalogue),
             _ => None,
         }
@@ -241,7 +245,7 @@ pub(crate) fn seal_with_salt(
     match (label.kind, signer) {
         (Kind::Metadata, Some(signer)) => bytes.extend_from_slice(&signer.sign(&[META_CONTEXT, &root].concat())),
         (Kind::Metadata, None) => return Err(SegmentError::Signature),
-        (Kind::Data | Kind::Manifest | Kind::Catalogue, _) => {}
+        (Kind::Data | Kind::Manifest | Kind::Log | Kind::Catalogue, _) => {}
     }
     if bytes.len() > SEGMENT_BYTES_MAX {
         return Err(SegmentError::Malformed("too long"));

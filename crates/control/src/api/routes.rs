@@ -5,7 +5,7 @@ use axum::response::IntoResponse as _;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, image, job, key, lease, login, node, object, people, policy_explain, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, tenant, token, volume};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -87,6 +87,8 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/jobs", "job_list", "Lists jobs"), PAGE_QUERY, job::list);
     table.get(Words("GET", "/v1/jobs/{id}", "job_show", "Shows a job, and while it waits why"), &[], job::show);
     table.get(Words("POST", "/v1/jobs/{id}/stop", "job_stop", "Stops a job"), &[], job::stop);
+    table.raw(Words("GET", "/v1/jobs/{id}/logs", "job_logs", "Streams the frames of an attempt's log as JSON lines"), job_output::LOG_QUERY, job_output::logs);
+    table.raw(Words("GET", "/v1/jobs/{id}/receipt", "job_receipt_get", "Gives the job's receipt, byte for byte"), &[], job_output::receipt);
 
     table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
     table.get(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Destroys a key for good"), &[], key::destroy);

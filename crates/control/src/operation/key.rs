@@ -122,5 +122,6 @@ pub(crate) async fn destroy(call: Call<KeyDestroy>) -> Result<Done, Failure> {
     let event = Event::KeyDestroyed { key: id, purpose: purpose.as_str().into(), backups_until: None };
     let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(KeyDestroy::NAME), event)?;
     let (index, _) = commit(&call, transaction.entry(entry)).await?;
+    control.end_groundless(tenant.tenant, call.now).await;
     Ok(done(index, &decision.waived))
 }

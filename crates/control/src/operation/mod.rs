@@ -1,10 +1,12 @@
 //! The operations behind the routes. Each takes its permit by value and writes state and entry in one transaction.
 
+pub(crate) mod attempt;
 pub(crate) mod audit_log;
 pub(crate) mod channel;
 pub(crate) mod enrolment;
 pub(crate) mod image;
 pub(crate) mod job;
+pub(crate) mod job_output;
 pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod login;
@@ -12,6 +14,7 @@ pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod people;
 pub(crate) mod policy_explain;
+pub(crate) mod statement;
 pub(crate) mod tenant;
 pub(crate) mod token;
 pub(crate) mod volume;

@@ -1,6 +1,6 @@
 //! Sealed objects of a volume, and the compare-and-set of its root. The control plane stores ciphertext and compares.
 
-use audit::{Event, Outcome};
+use audit::Event;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -8,9 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
 use keys::VerifyingKey;
-use policy::Action;
 use policy::action::{VolumeRead, VolumeWrite};
-use store::{BlobError, BlobPath, Mutation, Transaction};
+use store::{BlobError, BlobPath, Expect, Mutation, Put, Transaction};
 use vocabulary::api::{VolumeCommit, VolumeCommitted};
 use vocabulary::lease::LeaseMode;
 use vocabulary::limits::OBJECT_MAX;
@@ -21,17 +20,18 @@ use volume::root::RootRecord;
 use crate::api::call::Call;
 use crate::api::problem::Failure;
 use crate::api::table::Raw;
+use crate::lease::{COMMIT, CommitRow, Holder, LeaseRow, commit_id};
 use crate::limits::STREAM_IDLE_TIMEOUT;
-use crate::operation::commit;
-use crate::operation::lease::leased;
+use crate::operation::lease::{holder, leased};
 use crate::operation::volume::resource;
-use crate::row::VolumeRow;
-use crate::state::actor;
+use crate::row::{FORMAT, VolumeRow};
+use crate::state::{Control, commit_failure};
 
 fn path(row: &VolumeRow, below: &str) -> Result<BlobPath, Failure> {
     format!("volumes/{}/{below}", row.prefix).parse().map_err(|error| Failure::invalid(format!("object path: {error}")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 pub(crate) fn blob_failure(error: BlobError) -> Failure {
     match error {
         BlobError::Absent(_) => Failure::not_found(),
@@ -51,11 +51,16 @@ pub(crate) fn blob_failure(error: BlobError) -> Failure {
 
 /// Stores an object under a write lease. Names are used once.
 pub(crate) async fn put(call: Call<VolumeWrite>, Raw(body): Raw) -> Result<Response, Failure> {
-    let (_, _, row) = leased(&call, LeaseMode::Write).await?;
+    let row = leased(&call, LeaseMode::Write).await?;
     call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
-    let path = path(&row, call.path("path")?)?;
+    take(&call.control, &row, call.path("path")?, body).await
+}
+
+/// Takes an object of a volume.
+pub(crate) async fn take(control: &Control, row: &VolumeRow, below: &str, body: Body) -> Result<Response, Failure> {
+    let path = path(row, below)?;
     let bytes = collect(body).await?;
-    call.control.blobs.put_same(&path, bytes).await.map_err(blob_failure)?;
+    control.blobs.put_same(&path, bytes).await.map_err(blob_failure)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -82,34 +87,45 @@ async fn collect(body: Body) -> Result<bytes::Bytes, Failure> {
 
 /// Gives an object under a lease.
 pub(crate) async fn get(call: Call<VolumeRead>, _: Raw) -> Result<Response, Failure> {
-    let (_, _, row) = leased(&call, LeaseMode::Read).await?;
+    let row = leased(&call, LeaseMode::Read).await?;
     call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
-    let path = path(&row, call.path("path")?)?;
-    let bytes = call.control.blobs.get(&path, OBJECT_MAX).await.map_err(blob_failure)?;
+    give(&call.control, &row, call.path("path")?).await
+}
+
+/// Gives an object of a volume.
+pub(crate) async fn give(control: &Control, row: &VolumeRow, below: &str) -> Result<Response, Failure> {
+    let bytes = control.blobs.get(&path(row, below)?, OBJECT_MAX).await.map_err(blob_failure)?;
     Ok(([(http::header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
-/// Compares and sets the root: the record must be signed by the signer of the lease's writer epoch and extend the head.
+/// Compares and sets the root.
 pub(crate) async fn commit_root(call: Call<VolumeWrite>, request: VolumeCommit) -> Result<VolumeCommitted, Failure> {
-    let tenant = call.tenant()?;
-    let control = &call.control;
-    let member = call.member()?;
-    let lease = control.live_lease(member, request.lease, call.now).await?;
-    let id = call.id("id")?;
-    let (LeaseMode::Write, Some(epoch), true) = (lease.mode, lease.writer_epoch, lease.volume == id) else {
-        return Err(Failure::new(ErrorCode::ReleaseRefused, "the lease is for another volume or mode"));
+    let holder = holder(&call)?;
+    let (lease, row) = holder.leased(request.lease, call.id("id")?, LeaseMode::Write).await?;
+    call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
+    set_root(&holder, &lease, &row, &request).await
+}
+
+/// Compares and sets the root: the record must be signed by the signer of the lease's writer epoch and extend the head.
+pub(crate) async fn set_root(
+    holder: &Holder<'_>,
+    lease: &LeaseRow,
+    row: &VolumeRow,
+    request: &VolumeCommit,
+) -> Result<VolumeCommitted, Failure> {
+    let (control, tenant, id) = (holder.control, holder.tenant, row.id);
+    let Some(epoch) = lease.writer_epoch else {
+        return Err(Failure::new(ErrorCode::ReleaseRefused, "the lease opened no writer epoch"));
     };
-    let (_, row) = control.volume(tenant.tenant, id).await?;
-    call.permit_for(resource(&row, tenant), &[], Some(row.spec.purpose.clone())).await?.spend();
     let invalid = |what: &str| Failure::new(ErrorCode::VerificationFailed, format!("root record: {what}"));
     let bytes = STANDARD.decode(&request.record).map_err(|_| Failure::invalid("`record` is not base64"))?;
     let record = RootRecord::parse(&bytes).map_err(|error| invalid(&error.to_string()))?;
-    let writers = control.store.writers(tenant.tenant, id, store::Page::after(epoch.saturating_sub(1), 1)).await.map_err(Failure::internal)?;
+    let writers = control.store.writers(tenant, id, store::Page::after(epoch.saturating_sub(1), 1)).await.map_err(Failure::internal)?;
     let signer = writers.items.first().filter(|writer| writer.row.epoch == epoch).ok_or_else(|| invalid("its writer epoch is unknown"))?;
     record.verify(&VerifyingKey::from_bytes(signer.row.signer)).map_err(|error| invalid(&error.to_string()))?;
-    let head = control.head(tenant.tenant, id).await?;
+    let head = control.head(tenant, id).await?;
     let root = record.body();
-    if root.tenant != tenant.tenant || root.volume != id || root.writer_epoch != epoch {
+    if root.tenant != tenant || root.volume != id || root.writer_epoch != epoch {
         return Err(invalid("it names another tenant, volume or writer epoch"));
     }
     if root.lineage != head.lineage || root.seq != head.seq.saturating_add(1) || root.prev != *head.root.as_bytes() {
@@ -119,7 +135,7 @@ pub(crate) async fn commit_root(call: Call<VolumeWrite>, request: VolumeCommit) 
         ));
     }
     // The record lies where readers look for it, before anything points at it.
-    let chain = path(&row, &format!("chain/{:020}", root.seq))?;
+    let chain = path(row, &format!("chain/{:020}", root.seq))?;
     match control.blobs.put_same(&chain, bytes.into()).await {
         Ok(()) => {}
         // A commit that lost the race, or broke off, left its record: the head decides, so it gives way.
@@ -139,8 +155,11 @@ pub(crate) async fn commit_root(call: Call<VolumeWrite>, request: VolumeCommit) 
         root: next.root,
         previous: head.root,
     };
-    let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(VolumeWrite::NAME), event)?;
-    let set = Mutation::SetHead { tenant: tenant.tenant, volume: id, expected: head, next: next.clone() };
-    let (index, _) = commit(&call, Transaction::new().with(set).entry(entry)).await?;
-    Ok(VolumeCommitted { head: next, audit_index: index })
+    let entry = holder.entry(event)?;
+    let made = CommitRow { format: FORMAT, volume: id, head: next.clone(), lease: request.lease, entry: entry.id };
+    let made = Put::json(tenant, COMMIT, commit_id(&next.root), Expect::Absent, &made).map_err(Failure::internal)?.parent(id);
+    let set = Mutation::SetHead { tenant, volume: id, expected: head, next: next.clone() };
+    let committed = control.store.commit(Transaction::new().with(set).with(made).entry(entry), holder.now).await.map_err(commit_failure)?;
+    let audit_index = committed.audit_indexes.first().copied().ok_or_else(|| Failure::internal("a change without an entry"))?;
+    Ok(VolumeCommitted { head: next, audit_index })
 }

@@ -225,5 +225,6 @@ pub(crate) async fn delete(call: Call<PrincipalDelete>) -> Result<Done, Failure>
         .with(Mutation::RevokeTokensOf { tenant, principal: id })
         .entry(entry);
     let (index, _) = commit(&call, transaction).await?;
+    call.control.end_groundless(tenant, call.now).await;
     Ok(done(index, &decision.waived))
 }

@@ -132,6 +132,9 @@ async fn set_suspended<A: Action>(call: Call<A>, suspended: bool) -> Result<Done
     let entry = |tenant, event| call.control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(A::NAME), event);
     let transaction = Transaction::new().with(put).entry(entry(SYSTEM_OWNER, event.clone())?).entry(entry(id, event)?);
     let (index, _) = commit(&call, transaction).await?;
+    if suspended {
+        call.control.end_groundless(id, call.now).await;
+    }
     Ok(done(index, &decision.waived))
 }
 

@@ -192,9 +192,7 @@ pub(crate) async fn delete(call: Call<VolumeDelete>) -> Result<Done, Failure> {
     if let Some(key) = known.last() {
         transaction = transaction.entry(entry(Event::KeyDestroyed { key: key.record.id, purpose: Purpose::Volume.as_str().into(), backups_until: None })?);
     }
-    for lease in control.leases_of(tenant.tenant, row.id).await? {
-        transaction = transaction.with(Mutation::Step { tenant: tenant.tenant, kind: Kind::KEY_LEASE, id: lease, from: "live", to: "revoked" });
-    }
     let (index, _) = commit(&call, transaction.entry(entry(Event::VolumeDeleted { volume: row.id })?)).await?;
+    control.end_groundless(tenant.tenant, call.now).await;
     Ok(done(index, &decision.waived))
 }
