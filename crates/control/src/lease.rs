@@ -450,19 +450,20 @@ impl Seen {
                         place.insert(found.map(|(_, job)| job))
                     }
                 };
-                let job = job.as_ref();
-                match job.and_then(|job| Some((job, job.attempts.iter().find(|row| row.number == attempt.attempt)?))) {
+                let placed = job.as_ref().and_then(|job| {
+                    let placed = job.attempts.iter().find(|row| row.number == attempt.attempt)?;
+                    let ground = HolderGround::Attempt {
+                        over: placed.report.state.is_final(),
+                        newest: job.attempts.last().is_some_and(|newest| newest.number == placed.number),
+                        node_revoked: false,
+                        keys_revoked: job.desired == Desired::RevokeKeys,
+                        run_lease_until: placed.run_lease_until,
+                    };
+                    Some((placed.node, ground))
+                });
+                match placed {
                     None => HolderGround::Gone,
-                    Some((job, placed)) => {
-                        let ground = HolderGround::Attempt {
-                            over: placed.report.state.is_final(),
-                            newest: job.attempts.last().is_some_and(|newest| newest.number == placed.number),
-                            node_revoked: false,
-                            keys_revoked: job.desired == Desired::RevokeKeys,
-                            run_lease_until: placed.run_lease_until,
-                        };
-                        self.with_node(control, placed.node, ground).await?
-                    }
+                    Some((node, ground)) => self.with_node(control, node, ground).await?,
                 }
             }
         };
