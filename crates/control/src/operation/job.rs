@@ -6,12 +6,11 @@ use audit::{Event, Outcome};
 use policy::action::{ImageUse, JobList, JobStop, JobSubmit, JobView, VolumeView};
 use policy::{Action, Resource, SetFacts};
 use receipt::statement::command_digest;
-use serde::Deserialize;
 use store::{Expect, Kind, Page, Transaction};
 use vocabulary::api::{self, Done, Job, JobCreate, Misfit};
 use vocabulary::job::{Exit, ExitReason};
 use vocabulary::plan::Desired;
-use vocabulary::{ErrorCode, ImageId, JobId, Name, NodeId, Sha256Digest, TenantId};
+use vocabulary::{ErrorCode, JobId, Name, NodeId, Sha256Digest, TenantId};
 
 use crate::admission::{check_spec, check_volume};
 use crate::api::call::Call;
@@ -22,36 +21,11 @@ use crate::planner::{JobRow, ReceiptRow, place, usage};
 use crate::row::{FORMAT, VolumeRow};
 use crate::state::{Control, actor, fresh};
 
-/// What a job needs to know of an image: that the tenant has its manifest.
-#[derive(Debug, Deserialize)]
-struct Imported {
-    id: ImageId,
-    manifest: Sha256Digest,
-}
-
 impl Control {
     /// A job of a tenant, by (tenant, id), with its revision.
     pub(crate) async fn job(&self, tenant: TenantId, id: JobId) -> Result<(u64, JobRow), Failure> {
         let found = self.store.get_json::<JobRow>(tenant, Kind::JOB, id).await.map_err(Failure::internal)?;
         found.map(|(stored, row)| (stored.revision, row)).ok_or_else(Failure::not_found)
-    }
-
-    /// The tenant's image with this manifest.
-    async fn imported(&self, tenant: TenantId, manifest: Sha256Digest) -> Result<Option<ImageId>, Failure> {
-        let mut next = Page::first(1000);
-        loop {
-            let found = self.store.list(tenant, Kind::IMAGE, next).await.map_err(Failure::internal)?;
-            for stored in &found.items {
-                let image: Imported = stored.parse().map_err(Failure::internal)?;
-                if image.manifest == manifest {
-                    return Ok(Some(image.id));
-                }
-            }
-            match found.items.last() {
-                Some(last) if found.truncated => next = Page::after(last.id, 1000),
-                _ => return Ok(None),
-            }
-        }
     }
 
     /// Why a waiting job is on no node.
@@ -160,8 +134,8 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
 /// Whether the caller may use what the job names, and the job may have it.
 async fn data(call: &Call<JobSubmit>, tenant: SetFacts, job: &JobRow) -> Result<(), Failure> {
     let control = &call.control;
-    match control.imported(tenant.tenant, job.spec.image).await? {
-        Some(id) => call.also::<ImageUse>(Resource::Image { id, tenant }).await?,
+    match control.image_by_manifest(tenant.tenant, &job.spec.image).await? {
+        Some(image) => call.also::<ImageUse>(Resource::Image { id: image.id, tenant }).await?,
         // Absent and another tenant's are one answer.
         None => {
             let failure = Failure::new(ErrorCode::NotFound, "`spec.image`: the tenant has no such image; import it first");

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use policy::action::{AttemptLogs, JobLogs, JobReceipt};
 use policy::{Action, Resource, SetFacts};
 use receipt::limits::RECEIPT_MAX;
-use store::{Kind, Transaction};
+use store::Transaction;
 use tokio::sync::watch;
 use vocabulary::api::{LogAck, LogBatch};
 use vocabulary::job::AttemptId;
-use vocabulary::{ErrorCode, JobId, TenantId};
+use vocabulary::{ErrorCode, JobId};
 
 use crate::api::call::Call;
 use crate::api::node::{Liveness, NodeCall};
@@ -46,16 +46,11 @@ pub(crate) async fn keep_log(call: NodeCall<AttemptLogs>, batch: LogBatch) -> Re
     Ok(LogAck { sequence })
 }
 
-async fn job(control: &Control, tenant: TenantId, id: JobId) -> Result<JobRow, Failure> {
-    let found = control.store.get_json::<JobRow>(tenant, Kind::JOB, id).await.map_err(Failure::internal)?;
-    found.map(|(_, row)| row).ok_or_else(Failure::not_found)
-}
-
 /// Streams the frames of an attempt as JSON lines.
 pub(crate) async fn logs(call: Call<JobLogs>, _: Raw) -> Result<Response, Failure> {
     let tenant = call.tenant()?;
     let id: JobId = call.id("id")?;
-    let row = job(&call.control, tenant.tenant, id).await?;
+    let (_, row) = call.control.job(tenant.tenant, id).await?;
     call.permit(Resource::Job(row.facts(tenant, None)), &[]).await?.spend();
     let after = call.number("after")?.unwrap_or(0);
     let follow = match call.query("follow") {
@@ -124,7 +119,7 @@ impl Reader {
             if self.ending || self.control.stop.is_cancelled() {
                 return Ok(None);
             }
-            let row = job(&self.control, self.tenant.tenant, self.id).await?;
+            let (_, row) = self.control.job(self.tenant.tenant, self.id).await?;
             self.attempt = self.attempt.or_else(|| row.attempts.last().map(|attempt| attempt.number));
             // What was written before the end is read once more after the end was seen.
             self.ending = is_over(&row, self.attempt);
@@ -163,7 +158,7 @@ impl Reader {
         }
         let member = self.control.member(self.member.owner(), self.member.principal).await?.ok_or_else(over)?;
         let tenant = member.tenant.ok_or_else(over)?;
-        let row = job(&self.control, tenant.tenant, self.id).await?;
+        let (_, row) = self.control.job(tenant.tenant, self.id).await?;
         if self.control.may_see::<JobLogs>(&member, Resource::Job(row.facts(tenant, None))) { Ok(()) } else { Err(over()) }
     }
 }
@@ -180,7 +175,7 @@ fn is_over(row: &JobRow, attempt: Option<u32>) -> bool {
 /// Gives the exact bytes of a job's receipt, and records that it left.
 pub(crate) async fn receipt(call: Call<JobReceipt>, _: Raw) -> Result<Response, Failure> {
     let tenant = call.tenant()?;
-    let row = job(&call.control, tenant.tenant, call.id("id")?).await?;
+    let (_, row) = call.control.job(tenant.tenant, call.id("id")?).await?;
     call.permit(Resource::Job(row.facts(tenant, None)), &[]).await?.spend();
     let wait = |detail: &str| Failure::new(ErrorCode::WrongState, detail);
     let digest = match (&row.receipt, &row.exit) {
