@@ -17,6 +17,8 @@ pub mod record;
 pub mod report;
 pub mod root;
 pub mod statement;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 pub mod x509;
 

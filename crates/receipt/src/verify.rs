@@ -40,21 +40,31 @@ fn judge(
     now: Option<UnixTime>,
 ) -> Option<()> {
     let deployment = deployment(lines, deployment_file, pin)?;
+    judge_file(lines, receipt, &deployment, now)
+}
+
+/// Judges the file against a deployment that was checked.
+pub(crate) fn judge_file(
+    lines: &mut Lines,
+    receipt: &[u8],
+    deployment: &CheckedDeployment,
+    now: Option<UnixTime>,
+) -> Option<()> {
     let receipt = lines.check(
         "the file is in its one canonical form",
         Tool::Script,
         Receipt::parse(receipt).map(|file| (file, "canonical JSON, nothing unknown in it".to_owned())).map_err(|e| sentence(&e)),
     )?;
-    let (record, receipt_key) = record(lines, &receipt, &deployment)?;
-    bound(lines, &receipt, &record, &deployment, now)?;
-    let checkpoint = checkpoint(lines, &record, &deployment)?;
+    let (record, receipt_key) = record(lines, &receipt, deployment)?;
+    bound(lines, &receipt, &record, deployment, now)?;
+    let checkpoint = checkpoint(lines, &record, deployment)?;
     let log = logged::read(lines, &record, &checkpoint)?;
     let log = Logged::new(log, &record);
     let finished = facts::finished(lines, &log, &record)?;
-    control_certificate(lines, &record, &deployment, &receipt_key, finished.time)?;
+    control_certificate(lines, &record, deployment, &receipt_key, finished.time)?;
     let statement = facts::statement(lines, &log, &receipt, &record, &finished)?;
-    facts::node_certificate(lines, &log, &record, &deployment, &statement)?;
-    facts::job(lines, &log, &record, &statement)?;
+    facts::node_certificate(lines, &log, &record, deployment, &statement)?;
+    facts::job(lines, &log, &record, &statement, &finished)?;
     facts::volumes(lines, &log, &record, &statement)?;
     facts::policy(lines, &log, &record)?;
     facts::words(lines, &record, &statement);
@@ -199,7 +209,10 @@ fn control_certificate(
     let outcome = chain(&record.control_certificates)
         .and_then(|chain| crate::x509::verify_chain(&chain, &deployment.root, at).map_err(|e| sentence(&e)))
         .and_then(|certified| {
-            if certified.ed25519.as_ref() == Some(receipt_key) {
+            let class = format!("spiffe://{}/receipt/", record.deployment);
+            if !matches!(certified.uris.as_slice(), [uri] if uri.starts_with(&class)) {
+                Err("the certificate is not of the class receipt of this deployment".to_owned())
+            } else if certified.ed25519.as_ref() == Some(receipt_key) {
                 Ok(((), format!("serial {}, valid at {at}, the logged end of the job", certified.serial)))
             } else {
                 Err("the certificate is for another key".to_owned())

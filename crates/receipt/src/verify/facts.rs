@@ -81,7 +81,7 @@ pub(super) fn statement(
     Some(statement)
 }
 
-/// The node's certificate: logged, under the root, valid when the attempt was placed.
+/// The node's certificate: logged, under the root, valid and not revoked when the attempt was placed.
 pub(super) fn node_certificate(
     lines: &mut Lines,
     log: &Logged,
@@ -89,43 +89,62 @@ pub(super) fn node_certificate(
     deployment: &CheckedDeployment,
     statement: &Statement,
 ) -> Option<()> {
+    let who = statement.node;
     let placed = log.find(|event| match event {
-        Event::JobPlaced { attempt, node, .. } if *attempt == record.attempt && *node == statement.node => Some(()),
+        Event::JobPlaced { attempt, node, .. } if *attempt == record.attempt && *node == who => Some(()),
         _ => None,
     });
     let outcome = placed
         .ok_or_else(|| "no entry of the placement is in the receipt".to_owned())
-        .and_then(|(_, at, ())| Ok((chain(&record.node_certificates)?, at)))
-        .and_then(|(chain, at)| {
-            crate::x509::verify_chain(&chain, &deployment.root, at).map(|leaf| (leaf, at)).map_err(|e| sentence(&e))
+        .and_then(|(index, at, ())| Ok((chain(&record.node_certificates)?, index, at)))
+        .and_then(|(chain, index, at)| {
+            let leaf = crate::x509::verify_chain(&chain, &deployment.root, at).map_err(|e| sentence(&e))?;
+            Ok((leaf, index, at))
         })
-        .and_then(|(leaf, at)| {
-            let name = format!("/node/{}", statement.node);
+        .and_then(|(leaf, index, at)| {
+            // The whole name counts: deployment, class and node, as this deployment's authorities write it.
+            if leaf.uris != [format!("spiffe://{}/node/{who}", record.deployment)] {
+                return Err("the certificate names another node or deployment".to_owned());
+            }
             let logged = log.any(|event| match event {
-                Event::NodeEnrolled { node, certificate, .. } => *node == statement.node && *certificate == leaf.digest,
-                Event::CertificateIssued { node, certificate, .. } => {
-                    *node == Some(statement.node) && *certificate == leaf.digest
-                }
+                Event::NodeEnrolled { node, certificate, .. } => *node == who && *certificate == leaf.digest,
+                Event::CertificateIssued { node, certificate, .. } => *node == Some(who) && *certificate == leaf.digest,
                 _ => false,
             });
-            match (leaf.uris.as_slice(), logged) {
-                ([uri], true) if uri.ends_with(&name) => Ok(((), format!("{uri}, serial {}, valid at {at}", leaf.serial))),
-                (_, false) => Err("the certificate's issue is not logged".to_owned()),
-                (_, true) => Err("the certificate names another node".to_owned()),
+            if !logged {
+                return Err("the certificate's issue is not logged".to_owned());
+            }
+            let revoked = log.find(|event| match event {
+                Event::NodeRevoked { node, .. } => (*node == who).then_some(()),
+                Event::CertificateRevoked { serial, .. } => (*serial == leaf.serial).then_some(()),
+                _ => None,
+            });
+            match revoked {
+                Some((revocation, ..)) if revocation < index => Err(format!("it was revoked before, by entry {revocation}")),
+                Some(_) | None => Ok(((), format!("{}, serial {}, valid at {at}", leaf.uris.concat(), leaf.serial))),
             }
         });
-    lines.check("the node's certificate was valid when the attempt was placed", Tool::Independent, outcome)
+    lines.check("the node's certificate was valid when the attempt was placed", Tool::Independent, outcome)?;
+    let detail = "a receipt carries the entries that speak for it: that none of a revocation was left out shows only in the whole log";
+    lines.add("nothing had revoked the node before", Verdict::NotChecked, Tool::OursOnly, detail);
+    Some(())
 }
 
 /// Submission, placement, region, command.
-pub(super) fn job(lines: &mut Lines, log: &Logged, record: &Record, statement: &Statement) -> Option<()> {
+pub(super) fn job(
+    lines: &mut Lines,
+    log: &Logged,
+    record: &Record,
+    statement: &Statement,
+    finished: &Finished,
+) -> Option<()> {
     let submitted = log.find(|event| match event {
         Event::JobSubmitted { job, image, command, project, .. } if *job == record.attempt.job => {
             Some((*image, *command, *project))
         }
         _ => None,
     });
-    let (_, _, (image, command, project)) = lines.check(
+    let (submission, _, (image, command, project)) = lines.check(
         "the job's submission is logged",
         Tool::Script,
         submitted.ok_or_else(|| "no entry of it is in the receipt".to_owned()).map(|found| (found, format!("entry {}", found.0))),
@@ -151,6 +170,9 @@ pub(super) fn job(lines: &mut Lines, log: &Logged, record: &Record, statement: &
         _ => false,
     });
     let outcome = match placed {
+        Some((index, ..)) if index < submission || finished.index < index => {
+            Err("submission, placement and end are logged in an impossible order".to_owned())
+        }
         Some((_, _, found)) if found == (node, region.clone(), jurisdiction.clone(), statement.run_lease) && enrolled => {
             Ok(((), format!("region {region}, jurisdiction {jurisdiction}, run lease {}", statement.run_lease)))
         }

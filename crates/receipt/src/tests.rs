@@ -1,0 +1,9 @@
+//! A whole receipt, made of real certificates, a real log and real roots; and everything that must break it.
+
+mod bytes;
+mod doctored;
+mod foreign;
+mod golden;
+mod lines;
+mod pieces;
+mod world;
