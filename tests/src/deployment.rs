@@ -1,5 +1,6 @@
 //! A deployment of its own on this machine: `swarm up` in the background, in a folder of its own, on free ports.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Deployment {
 impl Deployment {
     /// Starts `swarm up` with all its state below `folder`, which must exist, and waits until it is ready.
     pub fn up(program: &Path, folder: &Path, options: Options) -> anyhow::Result<Self> {
+        // The control plane runs as a user of its own, which must be able to pass through.
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         crate::write_private(&folder.join("passphrase"), "correct horse battery staple\n")?;
         let mut deployment = Self {
             program: program.to_owned(),
@@ -54,7 +57,7 @@ impl Deployment {
     pub fn command_line(&self) -> Vec<String> {
         let place = |name: &str| self.folder.join(name).display().to_string();
         let mut arguments: Vec<String> = ["up", "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
-        for (flag, value) in [("--data-dir", place("data")), ("--run-dir", place("run")), ("--passphrase-file", place("passphrase"))] {
+        for (flag, value) in [("--data-dir", place("data")), ("--passphrase-file", place("passphrase"))] {
             arguments.extend([flag.to_owned(), value]);
         }
         arguments.extend(self.options.arguments.iter().cloned());
@@ -109,6 +112,15 @@ impl Deployment {
         self.data().join("endpoints.json")
     }
 
+    /// The control group below which its node keeps jobs: named after the data folder.
+    pub fn cgroup_parent(&self) -> anyhow::Result<String> {
+        let mut child = std::process::Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("sha256sum")?;
+        let text = self.data();
+        child.stdin.take().context("standard input")?.write_all(text.as_os_str().as_encoded_bytes())?;
+        let digest = String::from_utf8(child.wait_with_output()?.stdout)?;
+        Ok(format!("swarm-{}", digest.chars().take(8).collect::<String>()))
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("up.log")
     }
@@ -138,9 +150,8 @@ impl Deployment {
     }
 
     /// What on this machine belongs to it.
-    #[must_use]
-    pub fn leftovers(&self, cgroup_parent: &str) -> Snapshot {
-        snapshot(&[&self.folder], cgroup_parent)
+    pub fn leftovers(&self) -> anyhow::Result<Snapshot> {
+        Ok(snapshot(&[&self.folder], &self.cgroup_parent()?))
     }
 
     /// Ends `swarm up` as Ctrl-C does, and waits for it.
@@ -149,6 +160,14 @@ impl Deployment {
         signal("INT", child.id())?;
         let status = crate::wait_for("the end of swarm up", STOP, || Ok(child.try_wait()?)).with_context(|| self.log())?;
         anyhow::ensure!(status.success(), "swarm up ended with {status}\n{}", self.log());
+        Ok(())
+    }
+
+    /// Removes everything that it made on this machine, as `swarm down --erase` does.
+    pub fn erase(&mut self, shell: &Shell) -> anyhow::Result<()> {
+        let data = self.data().display().to_string();
+        shell.typed(&["down", "--data-dir", &data, "--erase", "--yes"])?.ok()?;
+        self.child = None;
         Ok(())
     }
 

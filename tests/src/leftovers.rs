@@ -64,7 +64,7 @@ fn control_groups(folder: &Path, parent: &str, depth: u8, found: &mut BTreeSet<S
         }
         let path = entry.path();
         if entry.file_name().to_str() == Some(parent) {
-            // The parent itself may stay; what counts is what lies in it.
+            found.insert(format!("control group {}", path.display()));
             for child in std::fs::read_dir(&path).into_iter().flatten().flatten().filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
                 found.insert(format!("control group {}", child.path().display()));
             }

@@ -38,25 +38,39 @@ pub(crate) fn run() -> anyhow::Result<()> {
     // Node agents run jobs as other users: they must be able to pass through.
     let place = folder.path().canonicalize()?;
     stage::shorten(&place);
-    let before = e2e::snapshot(&[], stage::CGROUP_PARENT);
-    let told = story(&place, &images);
-    if let Err(error) = told {
-        let kept = folder.keep();
-        return Err(error.context(format!("the demo stopped; what it left lies in {}", kept.display())));
+    let had_user = user_exists()?;
+    match story(&place, &images) {
+        Ok(group) => {
+            title("Nothing is left behind");
+            folder.close()?;
+            if !had_user && user_exists()? {
+                crate::command("userdel", &[USER])?;
+            }
+            let left = e2e::snapshot(&[&place], &group).all();
+            for thing in &left {
+                println!("   left behind: {thing}");
+            }
+            anyhow::ensure!(left.is_empty(), "{} things were left behind", left.len());
+            check("no process, no mount, no loop device, no control group, no file, no user");
+        }
+        Err(error) => {
+            let kept = folder.keep();
+            return Err(error.context(format!("the demo stopped; its files are kept for a look: {}", kept.display())));
+        }
     }
-    title("Nothing is left behind");
-    folder.close()?;
-    let left = e2e::snapshot(&[&place], stage::CGROUP_PARENT).since(&before);
-    for thing in &left {
-        println!("   left behind: {thing}");
-    }
-    anyhow::ensure!(left.is_empty(), "{} things were left behind", left.len());
-    check("no process, no mount, no loop device, no control group, no file");
     println!("\nThat was all of it: cargo xtask test runs the tests; docs/guide/quickstart.md is the same by hand.");
     Ok(())
 }
 
-fn story(place: &Path, images: &crate::image::Images) -> anyhow::Result<()> {
+/// As whom the control plane runs: `swarm up` makes the user where it is absent.
+const USER: &str = "swarm";
+
+fn user_exists() -> anyhow::Result<bool> {
+    Ok(Command::new("getent").args(["passwd", USER]).output().context("getent")?.status.success())
+}
+
+/// Gives the control group of the deployment's node.
+fn story(place: &Path, images: &crate::image::Images) -> anyhow::Result<String> {
     title("A control plane and a node come up");
     let program = crate::target().join("debug/swarm");
     let deployment = Deployment::up(&program, place, Options::default())?;
@@ -128,8 +142,12 @@ fn story(place: &Path, images: &crate::image::Images) -> anyhow::Result<()> {
     title("The log of everything that happened");
     world.clinic.typed(&["audit", "verify"])?.ok()?;
     check("every entry is in the Merkle tree, under a signed checkpoint");
-    let World { mut deployment, .. } = world;
-    deployment.stop()
+
+    title("Everything is ended and erased");
+    let World { mut deployment, operator, .. } = world;
+    let group = deployment.cgroup_parent()?;
+    deployment.erase(&operator)?;
+    Ok(group)
 }
 
 /// How the demo's volumes are made.

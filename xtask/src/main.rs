@@ -70,7 +70,7 @@ fn command(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 /// The workspace's root.
 fn root() -> std::path::PathBuf {
     let own = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| "xtask".into()));
-    own.parent().map_or_else(|| ".".into(), std::path::Path::to_owned)
+    own.parent().filter(|path| !path.as_os_str().is_empty()).map_or_else(|| ".".into(), std::path::Path::to_owned)
 }
 
 /// Where cargo builds.

@@ -4,9 +4,6 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The control group below which a node keeps its jobs.
-pub(crate) const CGROUP_PARENT: &str = "swarm";
-
 static FOLDER: OnceLock<String> = OnceLock::new();
 static STEP: AtomicU8 = AtomicU8::new(0);
 
