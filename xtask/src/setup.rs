@@ -17,6 +17,7 @@ const PACKAGES: &[Package] = &[
     ("zlib1g-dev", "/usr/include/zlib.h", "the same"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "cargo fetches the dependencies over TLS"),
     ("openssl", "/usr/bin/openssl", "the foreign tool that checks our certificates and receipts in the tests"),
+    ("python3", "/usr/bin/python3", "repeats the proofs of a receipt in the tests, with its standard library alone"),
     ("busybox-static", "/bin/busybox", "the 2 MB image of most tests"),
     ("e2fsprogs", "/sbin/mkfs.ext4", "makes the encrypted scratch of jobs"),
     ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),

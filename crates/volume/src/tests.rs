@@ -1,3 +1,5 @@
+mod negative;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

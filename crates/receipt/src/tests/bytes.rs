@@ -17,12 +17,13 @@ fn verifies(deployment: &CheckedDeployment, receipt: &[u8]) -> bool {
     report.ok
 }
 
-/// A receipt without an input: the loops below read it some ten thousand times.
+/// A receipt without volumes: the loops below read it some ten thousand times.
 fn small() -> Made {
     let mut world = world();
     let (mut facts, chain) = world.facts();
     facts.statement.inputs.clear();
-    for index in [1, 4, 5, 8] {
+    facts.statement.outputs.clear();
+    for index in [1, 4, 5, 8, 9, 10, 11] {
         facts.entries[index].1 = false;
     }
     let file = world.file(Profile::Development, &log_key(&facts), &chain);
@@ -118,7 +119,6 @@ fn other_forms_of_the_same_json_are_refused() {
         ("another order", format!("{{{format},{}", text.replacen(&format!("{format},"), "", 1).trim_start_matches('{'))),
         ("another version", text.replacen("receipt/v1", "receipt/v2", 1)),
         ("a byte order mark", format!("\u{feff}{text}")),
-        ("base64 for addresses", text.replacen('+', "-", 1)),
         ("null", text.replacen("\"signatures\":[", "\"signatures\":null,\"x\":[", 1)),
         ("deep nesting", format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),
     ] {
@@ -126,6 +126,8 @@ fn other_forms_of_the_same_json_are_refused() {
         let report = made.verify(other.as_bytes());
         assert_eq!(failed(&report), ["the file is in its one canonical form"], "{what}");
     }
+    // The alphabet of base64 for addresses is another one.
+    assert!(!made.verify(text.replacen('+', "-", 1).as_bytes()).ok);
 }
 
 #[test]
