@@ -107,7 +107,7 @@ impl Cgroup {
         std::fs::write(place.join("cgroup.procs"), "0")
     }
 
-    /// Puts a process into the unified half, which a v1 manager leaves out.
+    /// Puts a process into the unified half, which a v1 manager leaves out; 0 is the caller.
     pub(crate) fn join_handle(&self, pid: i32) -> io::Result<()> {
         let handle = self.handle();
         std::fs::create_dir_all(&handle)?;
@@ -149,8 +149,8 @@ impl Cgroup {
         }
     }
 
-    /// Kills whatever makes, watches or is the job, but not `except`. What makes a sandbox goes first: it moves itself
-    /// into the job's group, never back.
+    /// Kills whatever makes, watches or is the job, but not `except`. What makes a sandbox goes first on unified machines:
+    /// it moves itself into the job's group, never back. On hybrid ones it is in the job's group from its birth.
     pub(crate) fn kill_all(&self, except: Option<i32>, limit: Duration) -> io::Result<()> {
         let step = Duration::from_millis(5);
         let mut waited = Duration::ZERO;

@@ -80,10 +80,15 @@ impl Writer {
 
     /// Takes bytes as they came; whole lines, or 16 KiB, become frames.
     pub(crate) fn push(&mut self, stream: LogStream, bytes: &[u8], now: UnixTime) {
-        for byte in bytes {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             let buffer = self.buffer(stream);
-            buffer.push(*byte);
-            if *byte == b'\n' || buffer.len() >= LOG_FRAME_BYTES {
+            let room = LOG_FRAME_BYTES.saturating_sub(buffer.len()).max(1).min(rest.len());
+            let line = rest.iter().take(room).position(|byte| *byte == b'\n').map(|end| end + 1);
+            let (part, later) = rest.split_at(line.unwrap_or(room));
+            buffer.extend_from_slice(part);
+            rest = later;
+            if line.is_some() || buffer.len() >= LOG_FRAME_BYTES {
                 self.flush(stream, now);
             }
         }

@@ -160,3 +160,81 @@ pub fn profile(grants: &BTreeSet<SandboxGrant>) -> Value {
     rules.extend(ioctls());
     json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": ENOSYS, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the rules say about one call, by the words of the OCI specification.
+    fn verdicts(profile: &Value, name: &str, arguments: [u64; 6]) -> BTreeSet<String> {
+        let holds = |condition: &Value| {
+            let number = |field: &str| condition[field].as_u64().unwrap_or(0);
+            let seen = arguments[usize::try_from(number("index")).unwrap()];
+            match condition["op"].as_str().unwrap() {
+                "SCMP_CMP_EQ" => seen == number("value"),
+                "SCMP_CMP_NE" => seen != number("value"),
+                "SCMP_CMP_GT" => seen > number("value"),
+                "SCMP_CMP_MASKED_EQ" => seen & number("value") == number("valueTwo"),
+                other => panic!("{other}"),
+            }
+        };
+        let rules = profile["syscalls"].as_array().unwrap().iter();
+        let named = rules.filter(|rule| rule["names"].as_array().unwrap().iter().any(|known| known == name));
+        let matching = named.filter(|rule| rule["args"].as_array().is_none_or(|args| args.iter().all(holds)));
+        matching.map(|rule| rule["action"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn only(action: &str) -> BTreeSet<String> {
+        BTreeSet::from([action.to_owned()])
+    }
+
+    const ALLOW: &str = "SCMP_ACT_ALLOW";
+    const ERRNO: &str = "SCMP_ACT_ERRNO";
+
+    proptest! {
+        #[test]
+        fn every_ioctl_but_two_is_allowed(request in any::<u64>(), near in 0x5400_u64..0x5440) {
+            let profile = profile(&BTreeSet::new());
+            for request in [request, near, request << 32 | 0x5412, request << 32 | 0x541C] {
+                let refused = IOCTLS.contains(&(request & 0xFFFF_FFFF));
+                prop_assert_eq!(verdicts(&profile, "ioctl", [0, request, 0, 0, 0, 0]), only(if refused { ERRNO } else { ALLOW }));
+            }
+        }
+
+        #[test]
+        fn clone_makes_no_namespace(flags in any::<u64>()) {
+            let verdict = verdicts(&profile(&BTreeSet::new()), "clone", [flags, 0, 0, 0, 0, 0]);
+            prop_assert_eq!(verdict, only(if flags & CLONE_NEW == 0 { ALLOW } else { ERRNO }));
+        }
+
+        #[test]
+        fn only_the_plain_persona_is_taken(persona in any::<u32>()) {
+            let verdict = verdicts(&profile(&BTreeSet::new()), "personality", [persona.into(), 0, 0, 0, 0, 0]);
+            prop_assert_eq!(verdict, only(if persona == 0 || persona == u32::MAX { ALLOW } else { ERRNO }));
+        }
+
+        #[test]
+        fn sockets_are_local_or_internet(family in prop_oneof![0_u64..64, any::<u64>()], protocol in 0_u64..32) {
+            let verdict = verdicts(&profile(&BTreeSet::new()), "socket", [family, 3, protocol, 0, 0, 0]);
+            let open = [1, 2, 10].contains(&family) || family == 16 && protocol == 0;
+            prop_assert_eq!(verdict, only(if open { ALLOW } else { ERRNO }));
+        }
+    }
+
+    #[test]
+    fn no_name_is_allowed_and_refused() {
+        let all = [ALLOWED, REFUSED, DEBUG, CROSS_MEMORY, URING].concat();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn the_swap_touches_masked_values_alone() {
+        let mut spec = json!({"linux": {"seccomp": {"syscalls": [
+            {"names": ["a"], "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}, {"index": 1, "value": 3, "op": "SCMP_CMP_EQ"}]}, {"names": ["b"]},
+        ]}}});
+        for_libcontainer(&mut spec);
+        let args = &spec["linux"]["seccomp"]["syscalls"][0]["args"];
+        assert_eq!((args[0]["value"].as_u64(), args[0]["valueTwo"].as_u64(), args[1]["value"].as_u64()), (Some(2), Some(1), Some(3)));
+    }
+}

@@ -5,6 +5,8 @@ mod control;
 mod events;
 mod guard;
 
+pub(crate) use assemble::try_idmapped_overlay;
+
 use crate::cgroup::{Cgroup, Layout};
 use crate::sandbox::AttemptSpec;
 use crate::supervisor::ShimState;
@@ -51,12 +53,16 @@ pub(crate) enum Answer {
     Refused { detail: String },
 }
 
-/// Runs the shim if the arguments ask for it. A program that is to be started by
-/// [`crate::supervisor::Supervisor`] calls this in the first line of `main`, before any thread.
+/// Runs the shim, or the probes of [`crate::probe::machine`], if the arguments ask for it. A program that is to be
+/// started by [`crate::supervisor::Supervisor`] calls this in the first line of `main`, before any thread.
 #[must_use]
 pub fn branch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
-    if arguments.next()? != VERB {
+    let verb = arguments.next()?;
+    if verb == crate::probe::VERB {
+        return Some(crate::probe::run());
+    }
+    if verb != VERB {
         return None;
     }
     let Some(directory) = arguments.next() else { return Some(ExitCode::from(2)) };
@@ -136,7 +142,10 @@ fn prepare(path: &Path, lock: BorrowedFd<'_>) -> Result<Made, String> {
     if cgroup.layout() == Layout::Legacy {
         return Err("this machine has legacy control groups alone: jobs cannot be killed safely there".to_owned());
     }
-    cgroup.join_shim().map_err(|error| format!("join the shim's control group: {error}"))?;
+    // On hybrid machines it goes there after the birth of the job's first process, which shall not see that place.
+    if cgroup.layout() == Layout::Unified {
+        cgroup.join_shim().map_err(|error| format!("join the shim's control group: {error}"))?;
+    }
     // From here on a killed shim takes everything with it, however far it came.
     let guard = guard::Guard::post(&cgroup, lock).map_err(|error| format!("start the guard: {error}"))?;
     match assemble::create(&directory, &spec) {

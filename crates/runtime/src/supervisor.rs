@@ -116,9 +116,10 @@ impl Supervisor {
 
     fn launch(&self, spec: &AttemptSpec, directory: &Path) -> Result<Handle, StartError> {
         std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(io("set mode of the attempt's directory"))?;
+        // Nothing here is forced to the disk: after a power cut the attempt has ended, and another boot id says so.
         let plan = serde_json::to_vec(spec).map_err(|error| StartError::Create(error.to_string()))?;
-        crate::sys::write_durably(&directory.join("plan.json"), &plan).map_err(io("write plan.json"))?;
-        crate::sys::write_durably(&directory.join("boot_id"), crate::sys::boot_id().as_bytes()).map_err(io("write boot_id"))?;
+        crate::sys::write_whole(&directory.join("plan.json"), &plan).map_err(io("write plan.json"))?;
+        crate::sys::write_whole(&directory.join("boot_id"), crate::sys::boot_id().as_bytes()).map_err(io("write boot_id"))?;
         let lock = File::create(directory.join("shim.lock")).map_err(io("create shim.lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| io("lock shim.lock")(error.into()))?;
         let errors = File::create(directory.join("shim.err")).map_err(io("create shim.err"))?;

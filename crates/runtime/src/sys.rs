@@ -20,6 +20,16 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Writes a file so that a reader sees it whole or not at all. After a power cut it may be gone: for what only living
+/// processes need.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}
+
 /// The id that the kernel drew at its start.
 pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -118,6 +128,68 @@ fn mount_setattr(tree: BorrowedFd<'_>, attr_set: u64, userns_fd: u64) -> io::Res
         libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attr, size_of::<libc::mount_attr>())
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Tries to leave namespaces for new ones, in a copy of this process that then ends. Only for processes with one thread.
+pub(crate) fn try_namespaces(flags: i32) -> io::Result<()> {
+    let (mut told, tell) = io::pipe()?;
+    let pid = fork(|| {
+        // SAFETY: unshare takes no pointer, and this process ends right after it.
+        let errno = if unsafe { libc::unshare(flags) } == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(-1) };
+        let _ = (&tell).write_all(&errno.to_ne_bytes());
+    })?;
+    drop(tell);
+    let mut errno = [0; 4];
+    let read = told.read_exact(&mut errno);
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for one int; the pid is our own unreaped child.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    read?;
+    match i32::from_ne_bytes(errno) {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Whether the kernel's filter can answer a call with an error number.
+pub(crate) fn seccomp_errno_available() -> io::Result<()> {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: SECCOMP_GET_ACTION_AVAIL reads one u32, which lives through the call, and changes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The version of Landlock that this kernel speaks.
+pub(crate) fn landlock_abi() -> io::Result<i64> {
+    // SAFETY: with the flag LANDLOCK_CREATE_RULESET_VERSION (1) the call takes no structure and makes nothing.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
+    if abi >= 0 { Ok(abi) } else { Err(io::Error::last_os_error()) }
+}
+
+#[repr(C)]
+struct BpfLoad {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    rest: [u64; 13],
+}
+
+/// Loads a program of two instructions that does nothing, and drops it again.
+pub(crate) fn try_bpf() -> io::Result<()> {
+    // `r0 = 0; exit` for a socket filter, the least of all kinds.
+    let program: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
+    let address = |place: *const u8| u64::try_from(place.addr()).map_err(io::Error::other);
+    let load = BpfLoad { kind: 1, count: 2, instructions: address(program.as_ptr().cast())?, license: address(c"GPL".as_ptr().cast())?, rest: [0; 13] };
+    // SAFETY: BPF_PROG_LOAD (5) reads the structure and what it points to; all of it lives through the call.
+    let raw = unsafe { libc::syscall(libc::SYS_bpf, 5, &raw const load, size_of::<BpfLoad>()) };
+    let raw = i32::try_from(raw).map_err(io::Error::other)?;
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(raw) });
+    Ok(())
 }
 
 /// Gives the calling thread its own mount namespace. Only for processes with one thread.

@@ -171,3 +171,101 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
         },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::BindMount;
+    use std::collections::{BTreeMap, BTreeSet};
+    use vocabulary::job::{AttemptId, JobLimits};
+
+    fn attempt() -> AttemptSpec {
+        AttemptSpec {
+            attempt: AttemptId { job: vocabulary::JobId::from_bytes([7; 16]), attempt: 1 },
+            image_root: "/images/x".into(),
+            argv: vec!["/bin/true".to_owned()],
+            env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
+            uid: 1000,
+            gid: 1000,
+            cwd: "/work".to_owned(),
+            hostname: "job".to_owned(),
+            limits: JobLimits::default(),
+            binds: vec![BindMount { source: "/data/x".into(), target: "/inputs/x".to_owned(), readonly: true, exec: false }],
+            grants: BTreeSet::new(),
+            id_base: ID_BLOCK,
+            cgroup_parent: "swarm".to_owned(),
+            deadline_boottime_ms: None,
+            log_dir: None,
+        }
+    }
+
+    fn golden(spec: &AttemptSpec) -> String {
+        serde_json::to_string_pretty(&build(spec, "/swarm/x.1", "/stage/root", 1024).unwrap()).unwrap() + "\n"
+    }
+
+    #[test]
+    fn the_specification_is_the_golden_file() {
+        expect_test::expect_file!["../../testdata/oci-spec.json"].assert_eq(&golden(&attempt()));
+    }
+
+    #[test]
+    fn the_same_attempt_gives_the_same_bytes() {
+        assert_eq!(golden(&attempt()), golden(&attempt()));
+    }
+
+    #[test]
+    fn a_field_that_breaks_a_rule_is_named() {
+        type Change = fn(&mut AttemptSpec);
+        let bind = |target: &str| BindMount { source: "/data".into(), target: target.to_owned(), readonly: false, exec: false };
+        let refused: &[(&str, Change)] = &[
+            ("argv", |spec| spec.argv.clear()),
+            ("argv", |spec| spec.argv = vec![String::new()]),
+            ("argv", |spec| spec.argv.push("a\0b".to_owned())),
+            ("env", |spec| drop(spec.env.insert("A=B".to_owned(), String::new()))),
+            ("env", |spec| drop(spec.env.insert(String::new(), String::new()))),
+            ("env", |spec| drop(spec.env.insert("A".to_owned(), "\0".to_owned()))),
+            ("uid", |spec| spec.uid = ID_BLOCK),
+            ("uid", |spec| spec.gid = ID_BLOCK),
+            ("id_base", |spec| spec.id_base = 0),
+            ("id_base", |spec| spec.id_base = ID_BLOCK - 1),
+            ("id_base", |spec| spec.id_base = u32::MAX),
+            ("cwd", |spec| spec.cwd = "work".to_owned()),
+            ("cwd", |spec| spec.cwd = "/a/../b".to_owned()),
+            ("cwd", |spec| spec.cwd = "/proc/self/fd/7".to_owned()),
+            ("cwd", |spec| spec.cwd = "/dev".to_owned()),
+            ("hostname", |spec| spec.hostname = String::new()),
+            ("hostname", |spec| spec.hostname = "a\nb".to_owned()),
+            ("hostname", |spec| spec.hostname = "a".repeat(64)),
+            ("cgroup_parent", |spec| spec.cgroup_parent = String::new()),
+            ("cgroup_parent", |spec| spec.cgroup_parent = "/".to_owned()),
+            ("cgroup_parent", |spec| spec.cgroup_parent = "a/../..".to_owned()),
+            ("limits", |spec| spec.limits.memory_bytes = 1),
+            ("limits", |spec| spec.limits.memory_bytes = u64::MAX),
+            ("limits", |spec| spec.limits.pids = 0),
+            ("limits", |spec| spec.limits.pids = u64::MAX),
+            ("limits", |spec| spec.limits.cpu_millis = 1),
+            ("limits", |spec| spec.limits.cpu_millis = u64::MAX),
+            ("binds", |spec| spec.binds.iter_mut().for_each(|bind| bind.source = "data".into())),
+        ];
+        let names = |spec: &AttemptSpec| match build(spec, "/x", "/r", 1024) {
+            Err(SpecError::Field { field, .. }) => Some(field),
+            Ok(_) => None,
+        };
+        assert_eq!(names(&attempt()), None);
+        for (index, (field, change)) in refused.iter().enumerate() {
+            let mut spec = attempt();
+            change(&mut spec);
+            assert_eq!(names(&spec), Some(*field), "change {index}");
+        }
+        for target in ["/", "inputs", "/a/../b", "/proc", "/proc/x", "/dev/mem", "/sys/x", "/tmp", "/tmp/x", "/a\0b", "/./a"] {
+            let mut spec = attempt();
+            spec.binds = vec![bind(target)];
+            assert_eq!(names(&spec), Some("binds"), "{target}");
+        }
+        for target in ["/processes", "/inputs/a b", "/outputs"] {
+            let mut spec = attempt();
+            spec.binds = vec![bind(target)];
+            assert_eq!(names(&spec), None, "{target}");
+        }
+    }
+}

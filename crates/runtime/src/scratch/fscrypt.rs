@@ -80,7 +80,10 @@ fn call<T>(directory: &File, request: libc::c_ulong, argument: &mut T) -> std::i
 }
 
 fn program(name: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), ScratchError> {
-    let output = Command::new(name).args(arguments).output().map_err(|error| ScratchError::Unavailable(format!("`{name}`: {error}")))?;
+    // Services often run without the directories of system programs in their PATH.
+    let place = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"].map(|directory| Path::new(directory).join(name));
+    let place = place.into_iter().find(|place| place.exists()).ok_or_else(|| ScratchError::Unavailable(format!("the program `{name}` is not installed")))?;
+    let output = Command::new(place).args(arguments).output().map_err(|error| ScratchError::Unavailable(format!("`{name}`: {error}")))?;
     if output.status.success() {
         Ok(())
     } else {

@@ -1,7 +1,7 @@
 //! From an attempt to a sandbox that stands and was read back, its program not yet started.
 
 use super::Directory;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Layout};
 use crate::executor::{JobExecutor, Word, raw};
 use crate::sandbox::{AttemptSpec, BindMount};
 use crate::{limits, report, sys};
@@ -53,7 +53,7 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     mounts(spec, &root)?;
     std::fs::create_dir(format!("{STAGE}/bundle")).map_err(because("create the bundle"))?;
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
-    sys::write_durably(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
+    sys::write_whole(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
     crate::seccomp::for_libcontainer(&mut oci);
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
     std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
@@ -72,13 +72,24 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
 fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<(), String> {
     let report = report::read(&created.spec, &created.cgroup, created.pid, word);
     let bytes = serde_json::to_vec(&report).map_err(because("write the isolation report"))?;
-    sys::write_durably(&directory.join("isolation.json"), &bytes).map_err(because("keep the isolation report"))?;
+    sys::write_whole(&directory.join("isolation.json"), &bytes).map_err(because("keep the isolation report"))?;
     let missing = report.missing();
     if missing.is_empty() {
         return Ok(());
     }
     let seen: Vec<String> = report.layers.iter().filter(|layer| missing.contains(&layer.name.as_str())).map(|layer| format!("{} ({})", layer.name, layer.observed)).collect();
     Err(format!("layers of isolation are absent: {}", seen.join(", ")))
+}
+
+/// What the making of a sandbox needs of this machine's mounts, tried for real: the root file system with shifted ids
+/// below an overlay. Leaves this process in a mount namespace of its own with an empty stage; call it where that ends.
+pub(crate) fn try_idmapped_overlay() -> Result<(), String> {
+    sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(because("make mounts private"))?;
+    let namespace = sys::user_namespace(limits::ID_BLOCK, limits::ID_BLOCK).map_err(because("make a user namespace"))?;
+    let image = tree(Path::new("/"))?;
+    sys::idmap(image.as_fd(), namespace.as_fd(), libc::MOUNT_ATTR_RDONLY).map_err(because("shift the ids of the root file system"))?;
+    overlay(limits::ID_BLOCK, &format!("{STAGE}/root"), &image)
 }
 
 fn tree(path: &Path) -> Result<OwnedFd, String> {
@@ -136,16 +147,20 @@ fn let_go() -> Result<(), String> {
     Ok(())
 }
 
-fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> {
+fn overlay(owner: u32, root: &str, image: &OwnedFd) -> Result<(), String> {
     rustix::mount::mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=16m").map_err(because("mount the stage"))?;
     for name in ["lower", "upper", "work", "root", "state"] {
         std::fs::create_dir(format!("{STAGE}/{name}")).map_err(because("create the stage"))?;
     }
-    std::os::unix::fs::chown(format!("{STAGE}/upper"), Some(spec.id_base), Some(spec.id_base)).map_err(because("give the root to the job"))?;
+    std::os::unix::fs::chown(format!("{STAGE}/upper"), Some(owner), Some(owner)).map_err(because("give the root to the job"))?;
     let lower = open(&format!("{STAGE}/lower"), OFlags::PATH | OFlags::DIRECTORY)?;
     attach(image, &lower)?;
     let options = std::ffi::CString::new(format!("lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work")).map_err(because("overlay"))?;
-    rustix::mount::mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).map_err(because("mount the overlay"))?;
+    rustix::mount::mount("overlay", root, "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str()).map_err(because("mount the overlay"))
+}
+
+fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> {
+    overlay(spec.id_base, root, image)?;
     for (name, text) in [
         ("/etc/hostname", format!("{}\n", spec.hostname)),
         ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", spec.hostname)),
@@ -238,6 +253,11 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Crea
         env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         writable,
     };
+    // A v1 manager leaves the unified half alone, and the job's view of it begins where its first process is born: the
+    // shim goes there for the birth. On unified machines libcontainer moves the process itself, in time.
+    if cgroup.layout() != Layout::Unified {
+        cgroup.join_handle(0).map_err(because("join the job's control group"))?;
+    }
     let container = ContainerBuilder::new(spec.attempt.to_string(), SyscallType::default())
         .with_root_path(format!("{STAGE}/state"))
         .map_err(because("sandbox"))?
@@ -252,13 +272,15 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Crea
         .with_detach(true)
         .build()
         .map_err(|error| chain(&error))?;
+    if cgroup.layout() != Layout::Unified {
+        cgroup.join_shim().map_err(because("leave the job's control group"))?;
+    }
     // The score that the job has was set on this process first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     drop((report_write, failure_write, allowed, forbidden));
     let pid = container.pid().ok_or("the sandbox has no first process")?.as_raw();
     let raw_pid = rustix::process::Pid::from_raw(pid).ok_or("the sandbox has no first process")?;
     let pidfd = rustix::process::pidfd_open(raw_pid, rustix::process::PidfdFlags::empty()).map_err(because("hold the first process"))?;
-    cgroup.join_handle(pid).map_err(because("join the unified control group"))?;
     let network = File::open(format!("/proc/{pid}/ns/net")).map_err(because("open the job's network"))?;
     sys::loopback_up(network.as_fd()).map_err(because("bring the loopback interface up"))?;
     let word = first_word(&mut report)?;

@@ -39,7 +39,7 @@ fn memory_of_shared_files_counts() {
         assert!(outcome.stdout == "1\n" && outcome.stderr.contains("No space left"), "{outcome:?}");
     }
     let outcome = run(fill("/dev/shm") + &fill("/tmp"));
-    assert_eq!(outcome.exit.reason, ExitReason::Oom, "both together are the whole limit: {outcome:?}");
+    assert!(outcome.exit.oom_kills >= 1, "both together are the whole limit: {outcome:?}");
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
 #[test]
 fn a_log_flood_never_stops_the_job_and_loss_is_counted() {
     let bench = Bench::new();
-    // 200 MB of lines into a ring of 128 MiB.
-    let handle = bench.begin(&bench.shell("head -c 200000000 /dev/zero | tr '\\0' 'x' ; echo; echo last >&2"));
+    // 110 MB without a line end, which are 147 MB of frames, into a ring of 128 MiB.
+    let handle = bench.begin(&bench.shell("head -c 110000000 /dev/zero | tr '\\0' 'x' ; echo; echo last >&2"));
     let exit = ended(&handle);
     assert_eq!(exit.reason, ExitReason::Completed, "{exit:?}");
     let frames = frames(&handle);

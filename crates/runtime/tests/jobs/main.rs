@@ -8,5 +8,6 @@ mod support;
 mod escape;
 mod limit;
 mod outcome;
+mod probe;
 mod scratch;
 mod supervision;
