@@ -1,7 +1,5 @@
 //! What every command needs: the login, the client, the printer, and the person at the terminal.
 
-use std::path::PathBuf;
-
 use serde::de::DeserializeOwned;
 use vocabulary::api::{Image, Node, Page, Project, Volume};
 use vocabulary::{NodeId, ProjectId, Sha256Digest, VolumeId};
@@ -23,9 +21,9 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(global: &Global, config_home: PathBuf) -> Self {
+    pub(crate) fn new(global: &Global) -> Self {
         Self {
-            contexts: Contexts::new(global.config_dir.clone().unwrap_or(config_home)),
+            contexts: Contexts::new(global.config_dir.clone()),
             context_name: global.context.clone(),
             output: Output { format: global.output, quiet: global.quiet },
             no_input: global.no_input,

@@ -10,7 +10,7 @@ use crate::output::Format;
 /// Security for AI compute on machines that you do not own.
 #[derive(Debug, Parser)]
 #[command(name = "swarm", version, about, max_term_width = 110, after_help = "\
-First steps:\n  swarm doctor                                what this machine offers, and what is missing\n  \
+First steps:\n  swarm up                                    start a control plane and a node on this machine\n  \
 swarm login https://127.0.0.1:7443 --ca-pin sha256:… --enrol\n  \
 swarm volume create patients --project p --region local --sensitivity internal --purpose research\n  \
 swarm volume put patients ./data\n  swarm image import ./image.tar --name sklearn\n  \
@@ -47,8 +47,12 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Noun {
+    /// Start a control plane and a node on this machine, and keep them running
+    Up(Box<Up>),
+    /// Stop what `swarm up` started
+    Down(Down),
     /// Run a control plane alone
-    Server(Server),
+    Server(Box<Server>),
     /// Log in; the first time, enrol with the one-time ticket
     Login(Login),
     /// Log out: the token is revoked everywhere
@@ -108,25 +112,24 @@ pub(crate) enum Noun {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Not built yet
-    #[command(hide = true, name = "up")]
-    Up(NotBuilt),
     /// Print the OpenAPI document of this version
     #[command(hide = true)]
     Openapi,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Server {
+#[command(after_help = "\
+Everything lies below --data-dir: server/ (the control plane's, user `swarm`), node/ (root's), log/, and endpoints.json with\n\
+the addresses and the pin. SIGKILL leaves jobs running under their shims; the next swarm up finds them again.")]
+pub(crate) struct Up {
     /// Where all state lies
-    #[arg(long, default_value = "/var/lib/swarm", env = "SWARM_DATA_DIR")]
+    #[arg(long, default_value = crate::place::DATA_DIR, env = "SWARM_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
-    /// Address of the API
-    #[arg(long, default_value = "127.0.0.1:7443", env = "SWARM_LISTEN")]
-    pub(crate) listen: std::net::SocketAddr,
-    /// Names and addresses for the server's certificate, beside the listen addresses
-    #[arg(long, value_name = "NAME")]
-    pub(crate) host: Vec<String>,
+    /// Where the record of what runs lies (default: /run/swarm; with another --data-dir, its folder `run`)
+    #[arg(long, env = "SWARM_RUN_DIR", value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
     /// `development` or `production`; chosen when the deployment is made and never changed
     #[arg(long)]
     pub(crate) profile: Option<String>,
@@ -136,6 +139,103 @@ pub(crate) struct Server {
     /// File with the passphrase of the seal, mode 0600 (default: asked for on the terminal)
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// As whom the control plane runs; made as a system user when absent; `root` stays root
+    #[arg(long, default_value = "swarm")]
+    pub(crate) user: String,
+    /// Region of the local node
+    #[arg(long, default_value = "local")]
+    pub(crate) region: Region,
+    /// Jurisdiction of the local node
+    #[arg(long, default_value = "LOCAL")]
+    pub(crate) jurisdiction: Jurisdiction,
+    /// Control group below which jobs run (default: `swarm`, or one that follows from --data-dir)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(crate) ids: Ids,
+    /// Show what both parts say, not only when one dies
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Where all state lies
+    #[arg(long, default_value = crate::place::DATA_DIR, env = "SWARM_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Where the record of what runs lies (default: /run/swarm; with another --data-dir, its folder `run`)
+    #[arg(long, env = "SWARM_RUN_DIR", value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Control group below which its jobs ran, if another was chosen for swarm up
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Erase all of it: data, keys, log, mounts, control groups
+    #[arg(long)]
+    pub(crate) erase: bool,
+    /// Do not ask for the folder's name before erasing
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// Where a control plane listens.
+#[derive(Debug, Args)]
+pub(crate) struct Addresses {
+    /// Address of the API; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:7443", env = "SWARM_LISTEN")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Address of the nodes' channel; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:7444", env = "SWARM_NODE_LISTEN")]
+    pub(crate) node_listen: std::net::SocketAddr,
+    /// Names and addresses for the server's certificate, beside the listen addresses
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+}
+
+/// Host ids that jobs are mapped to.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Ids {
+    /// First host id of jobs: each gets 65,536 of its own (default: a range that no distribution gives away)
+    #[arg(long, default_value_t = 0x7000_0000, value_name = "ID")]
+    pub(crate) id_base: u32,
+    /// How many jobs may run at once
+    #[arg(long, default_value_t = 64, value_name = "COUNT")]
+    pub(crate) id_blocks: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Where all state lies
+    #[arg(long, default_value = "/var/lib/swarm/server", env = "SWARM_SERVER_DIR", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+    /// `development` or `production`; chosen when the deployment is made and never changed
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// Name of the first administrator
+    #[arg(long, default_value = "admin")]
+    pub(crate) admin: Name,
+    /// File with the passphrase of the seal, mode 0600 (default: asked for on the terminal)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Go on as this user when started as root; made as a system user when absent
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// On a deployment without any node: leave a join token for the local one in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) local_join: Option<PathBuf>,
+    /// Name of that node
+    #[arg(long, default_value = "local", requires = "local_join")]
+    pub(crate) local_node: Name,
+    /// Its region
+    #[arg(long, default_value = "local", requires = "local_join")]
+    pub(crate) local_region: Region,
+    /// Its jurisdiction
+    #[arg(long, default_value = "LOCAL", requires = "local_join")]
+    pub(crate) local_jurisdiction: Jurisdiction,
+    /// A part of `swarm up`: the passphrase comes on standard input, whose end ends the server
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
 }
 
 #[derive(Debug, Args)]
@@ -518,6 +618,10 @@ pub(crate) enum NodeVerb {
         #[arg(long, default_value_t = 900, value_name = "SECONDS")]
         lifetime: u64,
     },
+    /// Join this machine to a deployment (the token is asked for, or read from standard input) and run its agent
+    Join(NodeJoin),
+    /// Run the agent of a machine that has joined
+    Run(NodeRun),
     /// List nodes
     List,
     /// Show a node
@@ -543,6 +647,41 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeJoin {
+    /// The API's address
+    pub(crate) url: String,
+    /// The pin of the deployment's root
+    #[arg(long, value_name = "sha256:…")]
+    pub(crate) ca_pin: Sha256Digest,
+    /// File with the join token, mode 0600 (default: asked for, or read from standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: NodeRun,
+    /// Join only: do not start the agent
+    #[arg(long)]
+    pub(crate) enrol_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeRun {
+    /// Where the node's state lies
+    #[arg(long, default_value = "/var/lib/swarm/node", env = "SWARM_NODE_DIR", value_name = "DIR")]
+    pub(crate) node_dir: PathBuf,
+    /// Control group below which jobs run
+    #[arg(long, default_value = "swarm", value_name = "NAME")]
+    pub(crate) cgroup_parent: String,
+    #[command(flatten)]
+    pub(crate) ids: Ids,
+    /// Stop the jobs when the agent is stopped (otherwise they go on, and the next start finds them again)
+    #[arg(long)]
+    pub(crate) stop_jobs: bool,
+    /// A part of `swarm up`: the end of standard input ends the agent, and jobs go on
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -663,14 +802,6 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("it is not KEY=VALUE".to_owned()),
     }
-}
-
-/// A noun of a later version: it refuses by name.
-#[derive(Debug, Args)]
-pub(crate) struct NotBuilt {
-    /// Whatever was typed
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) words: Vec<String>,
 }
 
 #[cfg(test)]

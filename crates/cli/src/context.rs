@@ -35,17 +35,22 @@ impl std::fmt::Debug for Context {
 /// The folder of all contexts.
 #[derive(Debug, Clone)]
 pub(crate) struct Contexts {
-    folder: PathBuf,
+    folder: Option<PathBuf>,
 }
 
 impl Contexts {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Logins in this folder, or else in the user's own; a program without either can do what needs no login.
+    pub(crate) fn new(folder: Option<PathBuf>) -> Self {
+        Self { folder: folder.or_else(config_home) }
+    }
+
+    fn folder(&self) -> Result<&Path, CliError> {
+        self.folder.as_deref().ok_or_else(|| CliError::usage("neither XDG_CONFIG_HOME nor HOME is set").hint("name a folder with --config-dir"))
     }
 
     fn file(&self, name: &str) -> Result<PathBuf, CliError> {
         let fits = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        if fits { Ok(self.folder.join(format!("{name}.json"))) } else { Err(CliError::usage("a context's name has 1 to 64 letters, digits, - and _")) }
+        if fits { Ok(self.folder()?.join(format!("{name}.json"))) } else { Err(CliError::usage("a context's name has 1 to 64 letters, digits, - and _")) }
     }
 
     /// Reads a context.
@@ -71,8 +76,8 @@ impl Contexts {
     /// Writes a context: whole or not at all.
     pub(crate) fn save(&self, name: &str, context: &Context) -> Result<(), CliError> {
         let path = self.file(name)?;
-        fs::create_dir_all(&self.folder)?;
-        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700))?;
+        fs::create_dir_all(self.folder()?)?;
+        fs::set_permissions(self.folder()?, fs::Permissions::from_mode(0o700))?;
         let text = serde_json::to_string_pretty(context).map_err(|error| CliError::new(1, error.to_string()))?;
         write_private(&path, text.as_bytes())
     }
@@ -97,12 +102,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 /// The user's configuration folder (XDG base directory specification).
-pub(crate) fn config_home() -> Result<PathBuf, CliError> {
-    if let Some(folder) = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()) {
-        return Ok(PathBuf::from(folder).join("swarm"));
-    }
-    match std::env::var_os("HOME").filter(|folder| !folder.is_empty()) {
-        Some(home) => Ok(PathBuf::from(home).join(".config/swarm")),
-        None => Err(CliError::usage("neither XDG_CONFIG_HOME nor HOME is set").hint("name a folder with --config-dir")),
-    }
+fn config_home() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    variable("XDG_CONFIG_HOME").map(|folder| folder.join("swarm")).or_else(|| variable("HOME").map(|home| home.join(".config/swarm")))
 }

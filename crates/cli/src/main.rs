@@ -6,9 +6,12 @@ mod client;
 mod command;
 mod context;
 mod error;
+mod host;
 mod output;
+mod place;
 mod progress;
 mod prompt;
+mod supervise;
 mod trust;
 
 use std::process::ExitCode;
@@ -37,7 +40,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    let app = App::new(&cli.global, context::config_home()?);
+    let app = App::new(&cli.global);
+    if let Noun::Server(server) = &cli.noun {
+        // Before any thread exists: a thread keeps the rights that it began with.
+        command::server::drop_privileges(&app, server)?;
+    }
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -52,8 +59,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
 
 async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
     match noun {
-        Noun::Up(_) => Err(not_built("up", "swarm server starts a control plane")),
-        Noun::Server(server) => command::local::server(app, server).await,
+        Noun::Up(up) => command::up::up(app, *up).await,
+        Noun::Down(down) => command::down::down(app, down).await,
+        Noun::Server(server) => command::server::server(app, *server).await,
         Noun::Login(login) => command::login::login(app, login).await,
         Noun::Logout => command::login::logout(app).await,
         Noun::Whoami => command::access::whoami(app).await,
@@ -81,11 +89,6 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         }
         Noun::Openapi => output::line(&control::openapi()),
     }
-}
-
-/// What is not built refuses by name.
-fn not_built(noun: &str, hint: &str) -> CliError {
-    CliError::new(7, format!("`swarm {noun}` is not built yet: this version refuses it by name")).hint(hint)
 }
 
 /// Prints an error: message, audit index, rules, hint; the problem document with `-o json`.

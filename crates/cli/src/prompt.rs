@@ -1,6 +1,6 @@
 //! Asking the person at the terminal, and reading secrets without showing them.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -46,18 +46,75 @@ pub(crate) fn next_line() -> Result<String, CliError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Reads a secret, one line, that a supervisor wrote to our standard input; what follows is left there.
+pub(crate) fn secret_of_parent() -> Result<Zeroizing<String>, CliError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(SECRET_MAX).unwrap_or(0)));
+    let mut one = [0; 1];
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut one) {
+            Ok(1) if one == *b"\n" => break,
+            Ok(1) if bytes.len() < bytes.capacity() => bytes.extend_from_slice(&one),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Err(CliError::usage("standard input holds no line with the secret")),
+            Err(error) => return Err(CliError::new(1, format!("standard input: {error}"))),
+        }
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| CliError::usage("the secret is not UTF-8"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
 /// Reads a secret from a file that nobody else may read.
 pub(crate) fn secret_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let at = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(at)?;
+    // The file that was opened is the one that is judged.
+    let file = std::fs::File::open(path).map_err(at)?;
+    let metadata = file.metadata().map_err(at)?;
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & 0o077 != 0 {
         return Err(CliError::usage(format!("{} has mode {mode:o}: others could read the secret", path.display()))
             .hint(format!("chmod 600 {}", path.display())));
     }
-    if metadata.len() > SECRET_MAX {
+    if metadata.is_dir() {
+        return Err(CliError::usage(format!("{} is a folder", path.display())));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(SECRET_MAX).unwrap_or(0)));
+    std::io::Read::take(file, SECRET_MAX.saturating_add(1)).read_to_string(&mut text).map_err(at)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > SECRET_MAX {
         return Err(CliError::usage(format!("{} is longer than {SECRET_MAX} bytes", path.display())));
     }
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(at)?);
-    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(CliError::usage(format!("{} is empty", path.display())));
+    }
+    Ok(Zeroizing::new(secret.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_come_from_private_files_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passphrase");
+        std::fs::write(&path, "correct horse\r\n").unwrap();
+        for (mode, fits) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o660, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(secret_file(&path).is_ok(), fits, "{mode:o}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(secret_file(&path).unwrap().as_str(), "correct horse");
+        std::fs::write(&path, "\n").unwrap();
+        assert!(secret_file(&path).unwrap_err().message.contains("empty"));
+        std::fs::write(&path, "x".repeat(4097)).unwrap();
+        assert!(secret_file(&path).unwrap_err().message.contains("longer"));
+        assert_eq!(secret_file(folder.path()).unwrap_err().exit, 2);
+        assert_eq!(secret_file(&folder.path().join("absent")).unwrap_err().exit, 2);
+    }
+
+    #[test]
+    fn nothing_is_asked_where_asking_is_forbidden() {
+        assert_eq!(line("Name: ", true).unwrap_err().exit, 2);
+        assert_eq!(secret("Password: ", true).unwrap_err().exit, 2);
+    }
 }

@@ -1,14 +1,21 @@
-//! `swarm node`: the machines that run jobs, as operators see them.
+//! `swarm node`: the machines that run jobs: joining, running, and what operators do with them.
 
+use std::path::PathBuf;
+
+use ::node::{JoinError, NodeOptions};
+use tokio_util::sync::CancellationToken;
 use vocabulary::api::{JoinToken, JoinTokenCreate, Node};
 use vocabulary::plan::NodePlace;
 
 use crate::app::App;
-use crate::args::NodeVerb;
+use crate::args::{NodeJoin, NodeRun, NodeVerb};
 use crate::client::Call;
+use crate::command::server::{asked_to_end, end_with_parent, logging};
 use crate::command::tenant::done;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
+use crate::host;
 use crate::output::human_bytes;
+use crate::prompt;
 
 pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
     match verb {
@@ -27,6 +34,8 @@ pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
                 ],
             )
         }
+        NodeVerb::Join(join) => self::join(app, join).await,
+        NodeVerb::Run(args) => run(app, args).await,
         NodeVerb::List => {
             let nodes: Vec<Node> = app.all(&app.client()?, "/v1/nodes").await?;
             app.output.list(&nodes, &["id", "name", "state", "region", "jurisdiction", "jobs", "last seen"], |node| {
@@ -54,6 +63,76 @@ pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
             done(app, &client, &Call::new(reqwest::Method::POST, format!("/v1/nodes/{}/revoke", node.id))).await
         }
     }
+}
+
+/// Joins this machine, and runs its agent unless only the first was asked for.
+async fn join(app: &App, args: NodeJoin) -> Result<(), CliError> {
+    if !args.enrol_only {
+        needs_root()?;
+    }
+    let token = match &args.token_file {
+        Some(path) => prompt::secret_file(path)?,
+        None => prompt::secret("Join token: ", app.no_input)?,
+    };
+    let options = ::node::JoinOptions { url: args.url, ca_pin: args.ca_pin, token, dir: args.run.node_dir.clone() };
+    let joined = ::node::join(options).await.map_err(|error| refused(&error))?;
+    app.output.say(format!(
+        "joined as node {} ({}), region {}, jurisdiction {}; audit index {}",
+        joined.name, joined.node, joined.place.region, joined.place.jurisdiction, joined.audit_index
+    ));
+    if args.enrol_only {
+        app.output.say(format!("run its agent as root: swarm node run --node-dir {}", args.run.node_dir.display()));
+        return Ok(());
+    }
+    run(app, args.run).await
+}
+
+fn refused(error: &JoinError) -> CliError {
+    let exit = match error {
+        JoinError::Url(_) => 2,
+        JoinError::Joined(_) | JoinError::NotEmpty(_) => 5,
+        JoinError::Answer(_) => 6,
+        JoinError::Refused(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => 1,
+    };
+    CliError::new(exit, chain(error)).hint("a join token works once, for its lifetime: swarm node invite makes another")
+}
+
+fn needs_root() -> Result<(), CliError> {
+    if host::is_root() {
+        return Ok(());
+    }
+    Err(CliError::new(4, "a node's agent needs root: it makes namespaces, control groups, mounts and encrypted scratch for jobs").hint("run it with sudo"))
+}
+
+/// Runs the agent until it is asked to end. If its supervisor dies, jobs go on under their shims.
+async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
+    needs_root()?;
+    logging();
+    let (stop, orphaned) = (CancellationToken::new(), CancellationToken::new());
+    if args.supervised {
+        end_with_parent(orphaned.clone());
+    }
+    let options = NodeOptions {
+        dir: args.node_dir,
+        shim_exe: PathBuf::from("/proc/self/exe"),
+        cgroup_parent: args.cgroup_parent,
+        id_base: args.ids.id_base,
+        id_blocks: args.ids.id_blocks,
+        drain_on_stop: args.stop_jobs,
+    };
+    let agent = ::node::run(options, stop.clone());
+    tokio::pin!(agent);
+    host::notify("READY=1");
+    tokio::select! {
+        ended = &mut agent => return ended.map_err(|error| CliError::new(1, chain(&error))),
+        // Nothing is told to the jobs: whoever comes next finds them.
+        () = orphaned.cancelled() => return Err(CliError::new(1, "the supervisor is gone; the jobs go on under their shims")),
+        asked = asked_to_end() => asked?,
+    }
+    host::notify("STOPPING=1");
+    app.output.say(if args.stop_jobs { "stopping: jobs are told to end" } else { "stopping: jobs go on under their shims" });
+    stop.cancel();
+    agent.await.map_err(|error| CliError::new(1, chain(&error)))
 }
 
 async fn act(app: &App, node: &str, verb: &str) -> Result<(), CliError> {

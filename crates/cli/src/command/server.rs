@@ -1,0 +1,163 @@
+//! `swarm server`: a control plane in the foreground, or as a part of `swarm up`.
+
+use std::io::IsTerminal as _;
+
+use control::{LocalNode, Server, ServerConfig};
+use tokio_util::sync::CancellationToken;
+use vocabulary::{Labels, Profile};
+use vocabulary::plan::NodePlace;
+use zeroize::Zeroizing;
+
+use crate::app::App;
+use crate::args;
+use crate::context::write_private;
+use crate::error::{CliError, chain};
+use crate::host::{self, Account};
+use crate::place::Endpoints;
+use crate::prompt;
+
+/// Goes on as another user, if that is asked for. Only before any thread exists: a thread keeps the rights that it began with.
+pub(crate) fn drop_privileges(app: &App, args: &args::Server) -> Result<(), CliError> {
+    let Some(name) = &args.user else {
+        if host::is_root() && !args.supervised {
+            app.output.say("running as root, which a control plane needs for nothing: --user swarm goes on as that user");
+        }
+        return Ok(());
+    };
+    if !host::is_root() {
+        let own = Account::find(name)?.is_some_and(|account| account.uid == rustix::process::geteuid().as_raw());
+        return if own { Ok(()) } else { Err(CliError::usage("--user: only root may go on as another user")) };
+    }
+    let account = Account::find_or_make(name, |text| app.output.say(text))?;
+    std::fs::create_dir_all(&args.data_dir).map_err(|error| CliError::new(1, format!("{}: {error}", args.data_dir.display())))?;
+    if let Some(folder) = account.blocked_at(&std::fs::canonicalize(&args.data_dir)?.join("state.db")) {
+        return Err(blocked(&account, &folder));
+    }
+    account.own(&args.data_dir)?;
+    account.become_it()
+}
+
+/// Why a user cannot work there, and the three ways out.
+pub(crate) fn blocked(account: &Account, folder: &std::path::Path) -> CliError {
+    CliError::usage(format!("the user `{}`, as whom the control plane runs, may not pass through {}", account.name, folder.display())).hint(format!(
+        "chmod o+x {}, or choose another --data-dir, or stay root with --user root",
+        folder.display()
+    ))
+}
+
+pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError> {
+    logging();
+    let stop = CancellationToken::new();
+    let passphrase = passphrase(app, &args)?;
+    if args.supervised {
+        end_with_parent(stop.clone());
+    }
+    std::fs::create_dir_all(&args.data_dir).map_err(|error| CliError::new(1, format!("{}: {error}", args.data_dir.display())))?;
+    let local_node = args.local_join.map(|join_file| LocalNode {
+        join_file,
+        name: args.local_node,
+        place: NodePlace { region: args.local_region, jurisdiction: args.local_jurisdiction, labels: Labels::new() },
+    });
+    let config = ServerConfig {
+        data_dir: args.data_dir.clone(),
+        listen: args.addresses.listen,
+        hosts: args.addresses.host,
+        node_listen: args.addresses.node_listen,
+        local_node,
+        profile: profile(args.profile.as_deref())?,
+        admin: args.admin,
+        passphrase,
+    };
+    let mut server = Server::start(config).await.map_err(|error| CliError::new(1, chain(&error)))?;
+    let ticket = server.take_ticket();
+    let login = format!("swarm login https://{} --ca-pin {} --enrol", server.address(), server.pin());
+    app.output.say(format!("API            https://{}", server.address()));
+    app.output.say(format!("nodes          {}", server.node_address()));
+    app.output.say(format!("CA pin         {}", server.pin()));
+    app.output.say(format!("profile        {} (never changes)", server.profile().as_str()));
+    if let Some(ticket) = ticket {
+        // Once, and to a terminal only: what goes to a file of logs is no secret any more.
+        if std::io::stderr().is_terminal() && !app.output.quiet {
+            app.output.say(format!("first ticket   {}", ticket.as_str()));
+        } else {
+            let path = args.data_dir.join("first-ticket");
+            write_private(&path, format!("{}\n", ticket.as_str()).as_bytes())?;
+            app.output.say(format!("first ticket   in {} (mode 0600; works once, for 15 minutes)", path.display()));
+        }
+        app.output.say(format!("first login    {login}"));
+    }
+    // Last, since it says to others that everything else is there.
+    let endpoints = Endpoints {
+        version: 1,
+        api: format!("https://{}", server.address()),
+        node: server.node_address().to_string(),
+        ca_pin: server.pin().to_string(),
+        pid: std::process::id(),
+        profile: server.profile().as_str().to_owned(),
+    };
+    endpoints.write(&args.data_dir)?;
+    host::notify("READY=1");
+    app.output.say("ready; Ctrl-C stops");
+    tokio::select! {
+        ended = asked_to_end() => ended?,
+        () = stop.cancelled() => {}
+    }
+    host::notify("STOPPING=1");
+    app.output.say("stopping: requests in flight end, the log is published");
+    server.stop().await;
+    Ok(())
+}
+
+pub(crate) fn profile(text: Option<&str>) -> Result<Option<Profile>, CliError> {
+    match text {
+        None => Ok(None),
+        Some("development") => Ok(Some(Profile::Development)),
+        Some("production") => Ok(Some(Profile::Production)),
+        Some(_) => Err(CliError::usage("--profile is `development` or `production`")),
+    }
+}
+
+fn passphrase(app: &App, args: &args::Server) -> Result<Zeroizing<String>, CliError> {
+    match &args.passphrase_file {
+        Some(path) => prompt::secret_file(path),
+        None if args.supervised => prompt::secret_of_parent(),
+        None => prompt::secret("Passphrase of the seal (a new deployment takes it as its own): ", app.no_input),
+    }
+}
+
+/// What a part writes of its work, to standard error.
+pub(crate) fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // Whoever reads this may be gone before us: a line that nobody takes must not end the part.
+        .log_internal_errors(false)
+        .init();
+}
+
+/// Cancels once standard input ends, which a supervisor holds open for as long as it lives, however it dies.
+pub(crate) fn end_with_parent(stop: CancellationToken) {
+    std::thread::spawn(move || {
+        let mut waste = [0; 64];
+        loop {
+            match rustix::io::read(rustix::stdio::stdin(), &mut waste) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        stop.cancel();
+    });
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn asked_to_end() -> Result<(), CliError> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
