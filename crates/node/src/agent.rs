@@ -160,7 +160,7 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Vec<Beginning>), RunE
     let channel = Channel::new(node.file.channel.clone(), node.deployment.root().clone(), revocations.clone(), &node.tls()).map_err(start("prepare the channel"))?;
     let found = find(&attempts_dir, &supervisor, &ids)?;
     let shared = Shared {
-        facts: facts::gather(&options.dir),
+        facts: facts::gather_tried(&options.dir, &options.shim_exe),
         dir: options.dir.clone(),
         attempts_dir,
         node,
@@ -197,7 +197,8 @@ fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<
                 continue;
             }
         };
-        if let Some(base) = record.id_base.filter(|_| record.phase != Phase::Gone) {
+        // What never reached a sandbox is begun again, with another block.
+        if let Some(base) = record.id_base.filter(|_| record.phase >= Phase::Creating && record.phase != Phase::Gone) {
             ids.claim(base);
         }
         let (found, handle) = match scanned.remove(&record.attempt()) {
@@ -351,15 +352,13 @@ impl Agent {
             longest
         });
         let bound = Duration::from_millis(longest).saturating_add(DRAIN_EXTRA);
-        let over = |slot: &Slot| slot.view.borrow().report.state.is_final();
         let waiting = async {
-            while !self.shared.with_slots(|slots| slots.values().all(over)) {
-                tokio::select! {
-                    Some(ended) = self.attempts.join_next() => match ended {
-                        Ok(attempt) => drop(self.shared.with_slots(|slots| slots.remove(&attempt))),
-                        Err(error) => tracing::error!(%error, "the task of an attempt broke"),
-                    },
-                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            // An attempt whose end is acknowledged and whose leftovers are gone has no slot any more.
+            while !self.shared.with_slots(|slots| slots.is_empty()) {
+                match self.attempts.join_next().await {
+                    Some(Ok(attempt)) => drop(self.shared.with_slots(|slots| slots.remove(&attempt))),
+                    Some(Err(error)) => tracing::error!(%error, "the task of an attempt broke"),
+                    None => return,
                 }
             }
         };

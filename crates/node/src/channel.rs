@@ -67,7 +67,19 @@ impl rustls::time_provider::TimeProvider for WallClock {
 
 /// Cuts a text of another program and makes it one printable line.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_MAX).collect()
+    cut(text, DETAIL_MAX)
+}
+
+/// At most `most` bytes of a text, without control characters.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if line.len().saturating_add(c.len_utf8()) > most {
+            break;
+        }
+        line.push(c);
+    }
+    line
 }
 
 /// An error with all its causes, in one line.
@@ -75,10 +87,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
+        if let Some(refusal) = certificate_refusal(cause) {
+            return printable(&format!("{text}: the certificate that was shown is refused: {refusal}"));
+        }
         text = format!("{text}: {cause}");
         next = cause.source();
     }
     printable(&text)
+}
+
+/// Our own verifier's reason, which TLS and HTTP carry along inside their errors.
+fn certificate_refusal<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a identity::PeerRefusal> {
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return identity::tls::refusal_of(tls);
+    }
+    // An I/O error hides the error that it was made of from the chain of sources.
+    certificate_refusal(cause.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 /// Waits between tries: doubled each time, drawn evenly between the first wait and the present one.
@@ -256,5 +280,6 @@ mod tests {
     fn texts_of_others_are_cut_and_made_printable() {
         assert_eq!(printable("a\u{1b}[31mb\n"), "a [31mb ");
         assert_eq!(printable(&"x".repeat(DETAIL_MAX * 2)).len(), DETAIL_MAX);
+        assert_eq!(cut("aßb", 2), "a");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use runtime::probe::{self, Fact};
 use vocabulary::Labels;
 use vocabulary::plan::NodeFacts;
 
@@ -9,40 +10,34 @@ use crate::limits::RESERVED_MEMORY;
 
 /// Reads the machine; blocks. What cannot be read counts as absent, so that no job is placed on a hope.
 pub(crate) fn gather(dir: &Path) -> NodeFacts {
-    let system = rustix::system::uname();
-    let layout = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        "unified"
-    } else if Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
-        "hybrid"
-    } else {
-        "legacy"
-    };
-    let cores = std::thread::available_parallelism().map_or(0, |cores| u64::try_from(cores.get()).unwrap_or(0));
-    let memory = std::fs::read_to_string("/proc/meminfo").map(|text| memory(&text)).unwrap_or(0);
-    let scratch = rustix::fs::statvfs(dir).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize)).unwrap_or(0);
+    let capacity = probe::capacity();
     NodeFacts {
-        hostname: system.nodename().to_string_lossy().into_owned(),
-        kernel: system.release().to_string_lossy().into_owned(),
-        cgroup_layout: layout.to_owned(),
-        cpu_millis: cores.saturating_mul(1000),
-        memory_bytes: memory.saturating_sub(RESERVED_MEMORY),
-        scratch_bytes: scratch,
+        hostname: capacity.hostname,
+        kernel: capacity.kernel,
+        cgroup_layout: capacity.cgroup_layout,
+        cpu_millis: capacity.cpu_millis,
+        memory_bytes: capacity.memory_bytes.saturating_sub(RESERVED_MEMORY),
+        scratch_bytes: probe::free_bytes(dir).unwrap_or(0),
+        // Devices that the machine may have are not handed to jobs by this version: none is offered.
         gpus: 0,
         features: Labels::new(),
-        boot_id: boot_id(),
+        boot_id: capacity.boot_id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
-/// The id that the kernel drew at its start.
-pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// The same, with what the sandbox can do here, tried by `program`, which carries the shim; blocks for seconds.
+pub(crate) fn gather_tried(dir: &Path, program: &Path) -> NodeFacts {
+    let tried = probe::machine_by(program);
+    for fact in tried.iter().filter(|fact| !fact.present) {
+        tracing::warn!(name = fact.name, detail = fact.detail, costs = fact.cost_of_absence, "this machine lacks something");
+    }
+    NodeFacts { features: features(&tried), ..gather(dir) }
 }
 
-fn memory(text: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib.saturating_mul(1024))
+fn features(facts: &[Fact]) -> Labels {
+    let word = |present: bool| if present { "yes" } else { "no" };
+    facts.iter().map(|fact| (fact.name.clone(), word(fact.present).to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -53,8 +48,14 @@ mod tests {
     fn the_machine_is_read() {
         let facts = gather(Path::new("/"));
         assert!(facts.cpu_millis >= 1000 && facts.memory_bytes > 0 && facts.scratch_bytes > 0);
-        assert_eq!(facts.boot_id.len(), 36);
-        assert_eq!(memory("MemFree: 1 kB\nMemTotal:       16 kB\n"), 16_384);
-        assert_eq!(memory("nonsense"), 0);
+        assert_eq!((facts.boot_id.len(), facts.gpus), (36, 0));
+        assert_eq!(gather(Path::new("/nowhere")).scratch_bytes, 0);
+    }
+
+    #[test]
+    fn features_are_labels() {
+        let fact = |name: &str, present| Fact { name: name.to_owned(), present, detail: "x".to_owned(), cost_of_absence: "y".to_owned() };
+        let labels = features(&[fact("seccomp", true), fact("tun", false)]);
+        assert_eq!(labels, Labels::from([("seccomp".to_owned(), "yes".to_owned()), ("tun".to_owned(), "no".to_owned())]));
     }
 }

@@ -45,8 +45,10 @@ pub const SCRUB_TRIES: u32 = 10;
 pub const SCRUB_PAUSE: Duration = Duration::from_millis(200);
 /// Memory that jobs do not get: the agent, the shims and the kernel live in it.
 pub const RESERVED_MEMORY: u64 = 256 << 20;
-/// Characters of a text from another program that goes into a job's reason.
-pub const DETAIL_MAX: usize = 2000;
+/// Bytes of a sentence that tells why: the control plane takes 1,024, and refuses a whole report for one that is longer.
+pub const DETAIL_MAX: usize = 1000;
+/// Bytes of what was read back of one layer of isolation, as the control plane takes it.
+pub const OBSERVED_MAX: usize = 1000;
 /// How long a drained agent waits for its jobs beyond their own grace time.
 pub const DRAIN_EXTRA: Duration = Duration::from_secs(20);
 /// The longest time between two looks at the wall clock for the certificate's renewal.

@@ -64,7 +64,34 @@ pub(crate) struct Slot {
     pub(crate) grace_ms: u64,
 }
 
+/// The attempt's ends of a slot.
+struct Ends {
+    wish: watch::Receiver<Wish>,
+    view: watch::Sender<View>,
+}
+
 impl Slot {
+    fn open(record: &Record, wish: Wish) -> (Self, Ends) {
+        let (wish_sender, wish) = watch::channel(wish);
+        let (view_sender, view) = watch::channel(View::of(record));
+        let planned = &record.planned;
+        let slot = Self {
+            wish: wish_sender,
+            view,
+            progress: Arc::new(Progress::default()),
+            run_lease: planned.run_lease,
+            run_lease_ms: planned.spec.run_lease_ms,
+            grace_ms: planned.spec.limits.grace_ms,
+        };
+        (slot, Ends { wish, view: view_sender })
+    }
+
+    /// A slot that nobody drives.
+    #[cfg(test)]
+    pub(crate) fn of(record: &Record, wish: Wish) -> Self {
+        Self::open(record, wish).0
+    }
+
     pub(crate) fn report(&self) -> AttemptReport {
         let mut report = self.view.borrow().report.clone();
         if !report.state.is_final() {
@@ -104,27 +131,23 @@ struct Driver {
 /// Makes an attempt's slot and the future that drives it until nothing is left of it or `stop` is cancelled.
 pub(crate) fn drive(shared: Arc<Shared>, beginning: Beginning, wish: Wish, stop: CancellationToken) -> (Slot, impl Future<Output = AttemptId> + Send) {
     let Beginning { record, found, handle, older } = beginning;
-    let (wish_sender, wish) = watch::channel(wish);
-    let (view_sender, view) = watch::channel(View::of(&record));
-    let progress = Arc::new(Progress::default());
+    let (slot, ends) = Slot::open(&record, wish);
+    let progress = Arc::clone(&slot.progress);
     let attempt = record.attempt();
     let dir = directory(&shared.attempts_dir, attempt);
     let boot_id = shared.facts.boot_id.clone();
-    let hands = Arc::new(Hands::new(shared, record.planned.clone(), dir, Arc::clone(&progress), wish, older, handle));
+    let hands = Arc::new(Hands::new(shared, record.planned.clone(), dir, progress, ends.wish, older, handle));
     let refusal = crate::sandbox::refusal(&record.planned.spec);
     let mut driver = Driver {
         hands,
         machine: Machine::new(record),
-        view: view_sender,
+        view: ends.view,
         step: JoinSet::new(),
         calls: JoinSet::new(),
         abort: CancellationToken::new(),
         may_start: Arc::new(AtomicBool::new(false)),
         retired: false,
     };
-    let planned = &driver.hands.planned;
-    let (run_lease, run_lease_ms, grace_ms) = (planned.run_lease, planned.spec.run_lease_ms, planned.spec.limits.grace_ms);
-    let slot = Slot { wish: wish_sender, view, progress, run_lease, run_lease_ms, grace_ms };
     let task = async move {
         driver.take(Event::Begin { found, boot_id, refusal }).await;
         driver.run(&stop).await;
@@ -205,9 +228,9 @@ impl Driver {
     }
 
     async fn take(&mut self, event: Event) {
-        tracing::debug!(attempt = %self.machine.record().attempt(), ?event, "event");
         let effects = self.machine.step(event, clock::wall());
         let phase = self.machine.record().phase;
+        tracing::debug!(attempt = %self.machine.record().attempt(), ?phase, ?effects, "step");
         self.may_start.store(phase == Phase::Running, Ordering::SeqCst);
         for effect in effects {
             match effect {

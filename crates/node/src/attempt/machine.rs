@@ -162,12 +162,19 @@ impl Machine {
 
     /// Takes one event.
     pub(crate) fn step(&mut self, event: Event, now: UnixTime) -> Vec<Effect> {
+        let effects = self.take(event, now);
+        self.record.tidy();
+        effects
+    }
+
+    fn take(&mut self, event: Event, now: UnixTime) -> Vec<Effect> {
         match event {
             Event::Begin { found, boot_id, refusal } => self.begin(found, boot_id, refusal, now),
             Event::Wanted(desired) => self.wanted(desired, now),
             Event::Cleared => {
                 self.cleared = true;
-                if self.record.phase == Phase::Creating && self.in_flight.is_none() { self.launch(Step::Create) } else { Vec::new() }
+                let waits = self.record.phase == Phase::Opening && self.in_flight.is_none();
+                if waits { self.enter(Phase::Creating, now) } else { Vec::new() }
             }
             Event::LeaseOver => self.lease_over(now),
             Event::EndKnown => {
@@ -199,6 +206,8 @@ impl Machine {
                 Some(detail) => self.conclude(ExitReason::Create, detail, now),
                 None => {
                     self.record.boot_id = boot_id;
+                    self.record.inputs.clear();
+                    self.record.id_base = None;
                     self.enter(Phase::Pulling, now)
                 }
             },
@@ -230,8 +239,10 @@ impl Machine {
                 self.conclude(reason, "nothing of the attempt was found when the agent started".to_owned(), now)
             }
             (Phase::Sealing, _) if !same_boot => self.conclude(ExitReason::Reboot, "the machine restarted before the outputs were sealed".to_owned(), now),
+            // It was told to give sealing up, and had no time to.
+            (Phase::Sealing, _) if self.record.stop.is_some_and(|reason| reason != ExitReason::Evicted) => self.finished(Event::Aborted, now),
             (Phase::Sealing, _) => self.launch(Step::Seal),
-            (Phase::Shipping, _) => self.launch(Step::Ship),
+            (Phase::Shipping, _) => self.enter(Phase::Shipping, now),
             (Phase::Scrubbing, _) => self.launch(Step::Scrub),
             (Phase::Signing, _) => self.launch(Step::Sign),
             (Phase::Sending, _) => self.launch(Step::Send),
@@ -301,7 +312,6 @@ impl Machine {
         self.cleared = false;
         match self.record.phase {
             Phase::Pulling | Phase::Opening => self.halt(ExitReason::LeaseEnded, now),
-            Phase::Creating if self.in_flight.is_none() => self.halt(ExitReason::LeaseEnded, now),
             Phase::Sealing | Phase::Shipping if self.record.stop.is_none() => {
                 self.record.stop = Some(ExitReason::LeaseEnded);
                 vec![Effect::Persist, Effect::Abort]
@@ -324,7 +334,8 @@ impl Machine {
             (Phase::Opening, Event::Opened { inputs, id_base }) => {
                 self.record.inputs = inputs;
                 self.record.id_base = Some(id_base);
-                self.enter(Phase::Creating, now)
+                // Without a run lease it waits here, where it can still be begun again.
+                if self.cleared { self.enter(Phase::Creating, now) } else { vec![Effect::Persist] }
             }
             (Phase::Creating, Event::Created { isolation, argv }) => {
                 self.record.isolation = isolation;
@@ -385,11 +396,7 @@ impl Machine {
     fn ended(&mut self, exit: Exit, now: UnixTime) -> Vec<Effect> {
         let well = exit.reason == ExitReason::Completed && exit.code == Some(0);
         self.record.exit = Some(exit);
-        if self.record.stop == Some(ExitReason::KeyRevoked) {
-            // Freeze, kill, remove the key: nothing else comes between.
-            return self.enter(Phase::Scrubbing, now);
-        }
-        if well && !self.record.planned.spec.outputs.is_empty() {
+        if well && !self.record.planned.spec.outputs.is_empty() && self.record.stop != Some(ExitReason::KeyRevoked) {
             return self.enter(Phase::Sealing, now);
         }
         self.enter(Phase::Shipping, now)
@@ -401,8 +408,7 @@ impl Machine {
             exit.reason = reason;
             exit.detail = format!("{}; {detail}", exit.detail);
         }
-        let next = if reason == ExitReason::KeyRevoked { Phase::Scrubbing } else { Phase::Shipping };
-        self.enter(next, now)
+        self.enter(Phase::Shipping, now)
     }
 
     /// Ends an attempt that no supervisor speaks for.
@@ -440,11 +446,14 @@ impl Machine {
     }
 
     fn enter(&mut self, phase: Phase, now: UnixTime) -> Vec<Effect> {
+        // Freeze, kill, remove the key: nothing else comes between.
+        let revoked = phase == Phase::Shipping && self.record.stop == Some(ExitReason::KeyRevoked);
+        let phase = if revoked { Phase::Scrubbing } else { phase };
         self.phase(phase, now);
         let step = match phase {
             Phase::Pulling => Some(Step::Pull),
             Phase::Opening => Some(Step::Open),
-            Phase::Creating => self.cleared.then_some(Step::Create),
+            Phase::Creating => Some(Step::Create),
             Phase::Running | Phase::Stopping => Some(Step::Run),
             Phase::Sealing => Some(Step::Seal),
             Phase::Shipping => Some(Step::Ship),

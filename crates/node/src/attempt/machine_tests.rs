@@ -51,7 +51,7 @@ fn at(phase: Phase, outputs: bool) -> Machine {
     let way = [
         (Phase::Pulling, begin(Found::Nothing, BOOT)),
         (Phase::Opening, Event::Pulled),
-        (Phase::Creating, opened()),
+        (Phase::Opening, opened()),
         (Phase::Creating, Event::Cleared),
         (Phase::Running, created()),
         (if outputs { Phase::Sealing } else { Phase::Shipping }, Event::Ended(exit(ExitReason::Completed, Some(0)))),
@@ -66,10 +66,7 @@ fn at(phase: Phase, outputs: bool) -> Machine {
         (Phase::Gone, Event::Removed),
     ];
     for (reached, event) in way.into_iter().chain(rest.into_iter().skip(usize::from(!outputs))) {
-        if machine.record.phase == phase && !(phase == Phase::Creating && machine.in_flight.is_none() && matches!(event, Event::Cleared)) && machine.in_flight.is_some() {
-            break;
-        }
-        if machine.record.phase == phase && matches!(phase, Phase::Ended | Phase::Gone) {
+        if machine.record.phase == phase && (machine.in_flight.is_some() || matches!(phase, Phase::Ended | Phase::Gone)) {
             break;
         }
         machine.step(event, NOW);
@@ -85,7 +82,7 @@ fn the_ordinary_way_with_outputs() {
     for (event, expected, phase, shown) in [
         (begin(Found::Nothing, BOOT), vec![done(Step::Pull)], Phase::Pulling, JobState::Pulling),
         (Event::Pulled, vec![done(Step::Open)], Phase::Opening, JobState::Opening),
-        (opened(), vec![], Phase::Creating, JobState::Creating),
+        (opened(), vec![], Phase::Opening, JobState::Opening),
         (Event::Cleared, vec![done(Step::Create)], Phase::Creating, JobState::Creating),
         (created(), vec![done(Step::Run)], Phase::Running, JobState::Running),
         (Event::Ended(exit(ExitReason::Completed, Some(0))), vec![done(Step::Seal)], Phase::Sealing, JobState::Sealing),
@@ -285,10 +282,34 @@ fn after_a_restart_of_the_agent() {
 }
 
 #[test]
+fn a_stop_that_came_before_a_crash_is_not_forgotten() {
+    for (desired, step) in [(Desired::Cancel, Step::Ship), (Desired::RevokeKeys, Step::Scrub)] {
+        let mut machine = at(Phase::Sealing, true);
+        machine.step(Event::Wanted(Some(desired)), NOW);
+        let mut machine = Machine::new(machine.record);
+        assert_eq!(acts(&machine.step(begin(Found::Nothing, BOOT), NOW)), [done(step)], "{desired:?}");
+    }
+    // A step that was faster than its end: the outputs are committed, the key is gone all the same.
+    let mut machine = at(Phase::Sealing, true);
+    machine.step(Event::Wanted(Some(Desired::RevokeKeys)), NOW);
+    assert_eq!(acts(&machine.step(Event::Sealed(Vec::new()), NOW)), [done(Step::Scrub)]);
+}
+
+#[test]
 fn what_is_left_behind_is_told() {
     let mut machine = at(Phase::Scrubbing, false);
     machine.step(Event::Scrubbed { left: Some("a mount".to_owned()) }, NOW);
     assert_eq!(machine.record.exit.unwrap().detail, "ended; left behind: a mount");
+}
+
+#[test]
+fn texts_of_others_never_spoil_a_report() {
+    let mut machine = at(Phase::Running, false);
+    let mut end = exit(ExitReason::Failed, Some(1));
+    end.detail = format!("`a\u{1b}[31m\n` {}", "ß".repeat(5000));
+    machine.step(Event::Ended(end), NOW);
+    let detail = machine.record.exit.unwrap().detail;
+    assert!(detail.len() <= 1024 && !detail.chars().any(char::is_control) && detail.starts_with("`a [31m `"), "{detail}");
 }
 
 #[test]
@@ -418,7 +439,7 @@ proptest! {
             }
             // Whoever is in no step and has not ended waits for something that will come.
             if machine.in_flight.is_none() {
-                prop_assert!(matches!(machine.record.phase, Phase::Creating | Phase::Ended | Phase::Gone), "stuck: {machine:?} after {event:?}");
+                prop_assert!(matches!(machine.record.phase, Phase::Opening | Phase::Ended | Phase::Gone), "stuck: {machine:?} after {event:?}");
             }
         }
         prop_assert_eq!(machine.record.attempt().job, JobId::from_bytes([0xab; 16]));

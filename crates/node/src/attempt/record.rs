@@ -7,6 +7,9 @@ use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{AttemptId, Exit, ExitReason, JobState};
 use vocabulary::plan::{AttemptReport, PlannedJob};
 
+use crate::channel::cut;
+use crate::limits::{DETAIL_MAX, OBSERVED_MAX};
+
 /// The format of the file.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -102,6 +105,19 @@ impl Record {
 
     pub(crate) const fn attempt(&self) -> AttemptId {
         self.planned.attempt
+    }
+
+    /// Keeps texts that other programs had a hand in within what a report may carry: one that is longer would have the
+    /// whole heartbeat refused, and with it the leases of all other attempts.
+    pub(crate) fn tidy(&mut self) {
+        if let Some(exit) = self.exit.as_mut() {
+            exit.detail = cut(&exit.detail, DETAIL_MAX);
+        }
+        if let Some(isolation) = self.isolation.as_mut() {
+            for layer in &mut isolation.layers {
+                layer.observed = cut(&layer.observed, OBSERVED_MAX);
+            }
+        }
     }
 
     /// What the heartbeat says. The end is told when nothing of it can change any more.

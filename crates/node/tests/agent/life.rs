@@ -1,7 +1,5 @@
 //! A job from its plan to its statement, and the ways in which it is told to end.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use receipt::envelope::{Envelope, IN_TOTO, InToto, PublicKey};
@@ -44,7 +42,7 @@ async fn a_job_reads_a_volume_and_writes_another() {
     let log = world.plane.log_text(attempt);
     assert_eq!(report.state, JobState::Exited, "{report:?}\n{log}");
     assert_eq!(report.exit.as_ref().unwrap().reason, ExitReason::Completed);
-    assert!(log.contains("from /code\n") && log.contains("uid=1000") && log.contains("oops\n") && log.ends_with("done\n"), "{log}");
+    assert!(log.contains("from /code\n") && log.contains("uid=1000") && log.contains("oops\n") && log.contains("done\n"), "{log}");
     // What was written is what comes out again.
     let files = world.opened(model).await;
     assert_eq!(files["both"], b"the first\nthe second\n");
@@ -60,8 +58,11 @@ async fn a_job_reads_a_volume_and_writes_another() {
     assert_eq!(uses(&told.outputs), [(model, head(model), true)]);
     assert_eq!(head(model).seq, 1);
     assert!(told.isolation.missing().is_empty() && told.isolation.layers.len() > 5);
-    assert_eq!(report.isolation.as_ref(), Some(&told.isolation));
+    let reported = world.plane.look(|facts| facts.reports.iter().flat_map(|report| &report.attempts).find_map(|report| report.isolation.clone()));
+    assert_eq!(reported.as_ref(), Some(&told.isolation));
     assert_eq!(told.log_frames_lost, 0);
+    let facts = world.plane.look(|facts| facts.reports.last().unwrap().facts.clone());
+    assert_eq!(facts.features.get("fscrypt").map(String::as_str), Some("yes"), "{facts:?}");
     world.nothing_left(attempt).await;
     // The plan still names the attempt: it is not begun again.
     let fetched = world.plane.look(|facts| facts.blob_fetches);
@@ -104,6 +105,7 @@ async fn the_way_it_ends_is_told() {
     assert!(statement(&world, fails.attempt).outputs.is_empty());
     let report = world.ends(network.attempt).await;
     assert_eq!((report.state, report.isolation), (JobState::Failed, None));
+    assert!(world.plane.look(|facts| facts.statements.iter().all(|(attempt, _)| *attempt != network.attempt)), "no sandbox, no statement");
     let exit = report.exit.unwrap();
     assert!(exit.reason == ExitReason::Create && exit.detail.contains("network: not built yet"), "{exit:?}");
     assert_eq!(world.ends(slow.attempt).await.exit.unwrap().reason, ExitReason::Timeout);
@@ -181,15 +183,13 @@ async fn an_end_that_nobody_heard_is_told_when_the_control_plane_is_back() {
     let world = World::new().await;
     let agent = world.start();
     let out = world.volume(&[]).await;
-    let mut job = world.job("echo up; while [ ! -e /inputs/go/go ]; do sleep 0.05; done");
-    job.spec.command = ["sh", "-c", "echo up; sleep 1; echo kept > /outputs/out/file; echo last"].map(str::to_owned).to_vec();
+    let mut job = world.job("echo up; sleep 1; echo kept > /outputs/out/file; echo last");
     job.spec.outputs = vec![output(out, "out")];
     world.plane.plan(vec![job.clone()]);
     world.logged(job.attempt, "up").await;
     world.plane.set_fault(Fault::Silent);
     let ended = world.dir.join("jobs").join(job.attempt.to_string()).join("exit.json");
     until("the end of the program", || ended.exists().then_some(())).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(world.plane.look(|facts| facts.commits), 0);
     world.plane.set_fault(Fault::None);
     assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Completed);
@@ -246,4 +246,55 @@ async fn a_drained_agent_takes_its_jobs_along() {
     agent.stop().await;
     assert_eq!(world.ends(job.attempt).await.exit.unwrap().reason, ExitReason::Evicted);
     statement(&world, job.attempt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_ends_leaves_nothing_while_another_lives() {
+    let world = World::new().await;
+    let agent = world.start();
+    let first = world.job("trap 'exit 0' TERM; echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![first.clone()]);
+    world.logged(first.attempt, "up").await;
+    // The shim of the second is started while the scratch of the first is mounted.
+    let second = world.job("trap 'exit 0' TERM; echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![first.clone(), second.clone()]);
+    world.logged(second.attempt, "up").await;
+    world.plane.plan(vec![second.clone()]);
+    world.ends(first.attempt).await;
+    let scratch = world.dir.join("attempts").join(first.attempt.to_string());
+    until("the first one's mounts and loop devices to go", || {
+        let left = runtime::leftovers::find(&world.cgroup, &world.dir).ok()?;
+        let named = |path: &std::path::Path| path.starts_with(&scratch);
+        let of_first = left.iter().any(|left| match left {
+            runtime::leftovers::Leftover::Mount(path) => named(path),
+            runtime::leftovers::Leftover::LoopDevice { file, .. } => named(file),
+            runtime::leftovers::Leftover::Cgroup(path) => path.ends_with(first.attempt.to_string()),
+            runtime::leftovers::Leftover::Shim { directory, .. } => directory.ends_with(first.attempt.to_string()),
+        });
+        (!of_first).then_some(())
+    })
+    .await;
+    world.plane.plan(Vec::new());
+    world.ends(second.attempt).await;
+    world.nothing_left(second.attempt).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_attempt_waits_until_the_older_one_is_gone() {
+    let world = World::new().await;
+    let agent = world.start();
+    let first = world.job("trap 'sleep 0.5; echo out; exit 0' TERM; echo up; while true; do sleep 0.1; done");
+    world.plane.plan(vec![first.clone()]);
+    world.logged(first.attempt, "up").await;
+    let mut second = first.clone();
+    second.attempt.attempt = 2;
+    second.spec.command = ["sh", "-c", "echo second"].map(str::to_owned).to_vec();
+    world.plane.plan(vec![second.clone()]);
+    let report = world.ends(second.attempt).await;
+    assert_eq!(report.exit.unwrap().reason, ExitReason::Completed);
+    let ended = world.ends(first.attempt).await.exit.unwrap();
+    assert_eq!(ended.reason, ExitReason::Evicted);
+    assert!(ended.ended <= statement(&world, second.attempt).exit.started.unwrap(), "never two alive");
+    agent.stop().await;
 }

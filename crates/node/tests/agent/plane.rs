@@ -103,8 +103,12 @@ pub(crate) struct Facts {
     pub(crate) statements: Vec<(AttemptId, String)>,
     pub(crate) acknowledge: bool,
     pub(crate) run_lease_ms: Option<u64>,
-    /// The certificate's life that enrolment gives.
-    pub(crate) node_life_ms: Option<u64>,
+    /// No run lease is renewed.
+    pub(crate) renews_nothing: bool,
+    /// How long ago the certificate of the enrolment was issued, and for how long.
+    pub(crate) issued: Option<(u64, u64)>,
+    /// How often the plan's stream was begun.
+    pub(crate) followed: u32,
     pub(crate) commits: u32,
 }
 
@@ -156,8 +160,9 @@ impl Plane {
     pub(crate) async fn start() -> Self {
         let random = &mut SystemRandom;
         let now = wall();
-        let root = RootAuthority::create(DEPLOYMENT, now, random).unwrap();
-        let nodes = root.issue_authority(Class::Node, now, random).unwrap();
+        // The authority is a little older, for certificates that are.
+        let root = RootAuthority::create(DEPLOYMENT, UnixTime::from_millis(now.millis() - 240_000), random).unwrap();
+        let nodes = root.issue_authority(Class::Node, UnixTime::from_millis(now.millis() - 240_000), random).unwrap();
         let controls = root.issue_authority(Class::Control, now, random).unwrap();
         let receipts = root.issue_authority(Class::Receipt, now, random).unwrap();
         let receipt = StatementKey::generate(random).unwrap();
@@ -278,16 +283,17 @@ async fn deployment(State(plane): State<Plane>) -> String {
 
 async fn enrol(State(plane): State<Plane>, Json(body): Json<NodeEnrol>) -> Response {
     let Ok(request) = EnrolRequest::check(&body) else { return problem(ErrorCode::TicketRefused, "the join token is unknown") };
-    let life = plane.look(|facts| {
+    let (now, life) = plane.look(|facts| {
         facts.enrolments += 1;
         facts.record_key = Some(request.record_key);
-        facts.node_life_ms.map_or(NodeLife::default(), |life| NodeLife::from_millis(life).unwrap())
+        facts.issued.map_or((wall(), NodeLife::default()), |(ago, life)| {
+            (UnixTime::from_millis(wall().millis() - ago), NodeLife::from_millis(life).unwrap())
+        })
     });
     if plane.look(|facts| facts.enrolments) > 1 {
         return problem(ErrorCode::TicketRefused, "the join token is spent");
     }
-    // A short life that has begun already makes the renewal due at once.
-    let issued = plane.0.nodes.issue_node(NODE, &request.request, life, wall(), &mut SystemRandom).unwrap();
+    let issued = plane.0.nodes.issue_node(NODE, &request.request, life, now, &mut SystemRandom).unwrap();
     let place = NodePlace { region: "eu-central".parse().unwrap(), jurisdiction: "EU".parse().unwrap(), labels: BTreeMap::new() };
     Json(NodeEnrolled {
         node: NODE,
@@ -311,6 +317,7 @@ async fn certificate(State(plane): State<Plane>, Json(body): Json<NodeRenew>) ->
 
 async fn plan(State(plane): State<Plane>, Query(query): Query<BTreeMap<String, u64>>) -> Response {
     let sent = query.get("after").copied().unwrap_or(0);
+    plane.look(|facts| facts.followed += 1);
     let stream = futures::stream::unfold((plane, true, sent), |(plane, first, sent)| async move {
         // Waits for something to say; the first look is at once.
         let mut waited = 0;
@@ -348,7 +355,7 @@ async fn plan(State(plane): State<Plane>, Query(query): Query<BTreeMap<String, u
 
 async fn report(State(plane): State<Plane>, Json(body): Json<NodeReport>) -> Json<ReportAnswer> {
     Json(plane.look(|facts| {
-        let renewed = body.attempts.iter().filter(|report| !report.state.is_final());
+        let renewed = body.attempts.iter().filter(|report| !report.state.is_final() && !facts.renews_nothing);
         let renewed = renewed.filter_map(|report| {
             let job = facts.jobs.iter().find(|job| job.attempt == report.attempt)?;
             let length_ms = facts.run_lease_ms.unwrap_or(job.spec.run_lease_ms);

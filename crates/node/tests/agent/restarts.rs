@@ -29,8 +29,7 @@ async fn a_killed_agent_finds_its_job_again() {
     let world = World::new().await;
     let data = world.volume(&[("a", b"input")]).await;
     let out = world.volume(&[]).await;
-    let mut job = world.job("echo before; while [ ! -e /scratch/go ]; do sleep 0.05; done; echo after; cat /inputs/data/a > /outputs/out/copy");
-    job.spec.command[2] = "echo before; i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; cat /inputs/data/a > /outputs/out/copy; echo after".to_owned();
+    let mut job = world.job("echo before; for i in $(seq 0 59); do echo line $i; sleep 0.1; done; cat /inputs/data/a > /outputs/out/copy; echo after");
     job.spec.inputs = vec![input(data, "data")];
     job.spec.outputs = vec![output(out, "out")];
     let attempt = job.attempt;
@@ -138,21 +137,26 @@ async fn a_stopped_agent_works_from_the_plan_on_its_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn opened_data_does_not_outlive_an_agent_that_stops() {
+async fn without_a_lease_nothing_is_made_and_opened_data_goes_with_the_agent() {
     let world = World::new().await;
     let agent = world.start();
     let data = world.volume(&[("a", b"secret")]).await;
     let mut job = world.job("echo up");
     job.spec.inputs = vec![input(data, "data")];
-    // Without a run lease nothing is created: the attempt waits with its inputs opened, or on its way there.
-    job.spec.run_lease_ms = 30_000;
-    world.plane.look(|facts| facts.run_lease_ms = Some(0));
-    world.plane.plan(vec![job.clone()]);
-    until("waiting", || world.plane.last(job.attempt).filter(|report| report.state == JobState::Creating)).await;
-    assert!(!world.dir.join("jobs").join(job.attempt.to_string()).exists());
-    world.plane.look(|facts| facts.run_lease_ms = None);
-    let exit = world.ends(job.attempt).await.exit.unwrap();
+    let attempt = job.attempt;
+    world.plane.look(|facts| facts.renews_nothing = true);
+    world.plane.plan(vec![job]);
+    let scratch = world.dir.join("attempts").join(attempt.to_string()).join("scratch");
+    until("opened data", || scratch.join("data/inputs/data/a").exists().then_some(())).await;
+    assert!(!world.dir.join("jobs").join(attempt.to_string()).exists());
+    agent.stop().await;
+    assert!(!scratch.exists());
+    assert_eq!(runtime::leftovers::find(&world.cgroup, &world.dir).unwrap(), []);
+    // With a lease the attempt is begun again, and whole.
+    world.plane.look(|facts| facts.renews_nothing = false);
+    let agent = world.start();
+    let exit = world.ends(attempt).await.exit.unwrap();
     assert_eq!(exit.reason, ExitReason::Completed, "{exit:?}");
-    world.nothing_left(job.attempt).await;
+    world.nothing_left(attempt).await;
     agent.stop().await;
 }

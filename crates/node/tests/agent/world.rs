@@ -18,7 +18,7 @@ use vocabulary::{JobId, KeyId, LeaseId, ProjectId, Sha256Digest, UnixTime, Volum
 use volume::io::{ObjectPort, PortError, Reader, Writer};
 use volume::segment::SegmentKeys;
 
-use crate::plane::{FakeVolume, Plane, TENANT, empty_volume, fresh, is_over, wall};
+use crate::plane::{Facts, FakeVolume, Plane, TENANT, empty_volume, fresh, is_over, wall};
 
 /// How long a condition may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -128,9 +128,15 @@ fn add_image(plane: &Plane) -> Sha256Digest {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// A world whose control plane is changed before the node joins.
+    pub(crate) async fn with(change: impl FnOnce(&mut Facts)) -> Self {
         // Logs of the agent show with a failed test.
         let _ = tracing_subscriber::fmt().with_env_filter("node=debug").with_test_writer().try_init();
         let plane = Plane::start().await;
+        plane.look(change);
         let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let dir = place.path().join("node");
         let joined = node::join(join_options(&plane, &dir)).await.unwrap();
