@@ -114,6 +114,18 @@ impl Cgroup {
         std::fs::write(handle.join("cgroup.procs"), pid.to_string())
     }
 
+    /// What libcontainer leaves open on unified machines: swap, and whether the kernel kills a job as a whole.
+    pub(crate) fn complete_limits(&self) -> io::Result<()> {
+        if self.layout != Layout::Unified {
+            return Ok(());
+        }
+        let swap = self.handle().join("memory.swap.max");
+        if swap.exists() {
+            std::fs::write(swap, "0")?;
+        }
+        std::fs::write(self.handle().join("memory.oom.group"), "1")
+    }
+
     pub(crate) fn freeze(&self) -> io::Result<()> {
         std::fs::write(self.handle().join("cgroup.freeze"), "1")
     }

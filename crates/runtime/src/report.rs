@@ -123,9 +123,13 @@ fn limits(reader: &mut Reader, spec: &AttemptSpec, cgroup: &Cgroup) {
     reader.limit("memory_limit", cgroup.read_limit("memory", "memory.limit_in_bytes", "memory.max"), |seen| {
         seen.parse::<u64>().is_ok_and(|seen| seen <= memory && seen + page > memory)
     });
-    reader.limit("swap_limit", cgroup.read_limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"), |seen| {
-        seen.parse::<u64>().is_ok_and(|seen| seen <= memory)
-    });
+    let swap = cgroup.read_limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+    let areas = std::fs::read_to_string("/proc/swaps").unwrap_or_default().lines().skip(1).count();
+    if swap.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        reader.add("swap_limit", areas == 0, format!("the kernel does not count swap; swap areas: {areas}"));
+    } else {
+        reader.limit("swap_limit", swap, |seen| seen.parse::<u64>().is_ok_and(|seen| seen <= memory));
+    }
     let quota = spec.limits.cpu_millis.saturating_mul(100);
     reader.limit("cpu_limit", cgroup.read_limit("cpu", "cpu.cfs_quota_us", "cpu.max"), |seen| {
         seen.split(' ').next().and_then(|text| text.parse::<u64>().ok()) == Some(quota)

@@ -275,6 +275,7 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Crea
     if cgroup.layout() != Layout::Unified {
         cgroup.join_shim().map_err(because("leave the job's control group"))?;
     }
+    cgroup.complete_limits().map_err(because("complete the limits"))?;
     // The score that the job has was set on this process first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     drop((report_write, failure_write, allowed, forbidden));

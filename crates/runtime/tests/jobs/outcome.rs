@@ -27,6 +27,6 @@ fn every_layer_is_read_back() {
         held(&outcome.isolation, name);
     }
     assert_eq!(held(&outcome.isolation, "uid_map"), format!("0 {} 65536", bench.spec(["true"]).id_base));
-    assert!(held(&outcome.isolation, "landlock").contains("fully enforced"));
+    assert!(held(&outcome.isolation, "landlock").contains("enforced: asked for ABI 6"));
     assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
 }

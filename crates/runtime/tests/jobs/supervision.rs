@@ -168,8 +168,8 @@ fn an_agent_that_dies_while_the_sandbox_is_made_loses_nothing() {
     std::thread::scope(|scope| {
         let other = bench.restarted();
         scope.spawn(move || {
-            // Another agent looks from the first moment on; it may find the attempt half made, and waits for it.
-            assert!(wait(LONG, || directory.join("plan.json").exists() && directory.join("shim.lock").exists()));
+            // Another agent looks from the shim's first moment on; it may find the attempt half made, and waits for it.
+            assert!(wait(LONG, || !find("none", &directory).unwrap().is_empty()));
             let found = other.scan().unwrap().remove(0);
             if let FoundState::Alive = found.state {
                 assert_eq!(found.handle.status().unwrap().state, ShimState::Created);
