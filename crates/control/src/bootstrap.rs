@@ -408,3 +408,12 @@ async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<
         ticket,
     })
 }
+
+/// The authority for control-plane processes, which a running server does not keep.
+#[cfg(test)]
+pub(crate) async fn control_authority(store: &Store, vault: &Vault, root: &RootCertificate) -> IssuingAuthority {
+    let row = store.list(SYSTEM_OWNER, Kind::SETTING, store::Page::first(1)).await.unwrap().items.remove(0);
+    let row: DeploymentRow = row.parse().unwrap();
+    let secret = open_secret(store, vault, &row.control_authority_key).await.unwrap();
+    IssuingAuthority::open(root, &STANDARD.decode(&row.control_authority).unwrap(), &secret).unwrap()
+}

@@ -31,6 +31,8 @@ mod row;
 mod server;
 mod state;
 mod vault;
+#[cfg(test)]
+mod tests;
 
 pub use api::table::{Access, Route};
 pub use bootstrap::StartError;

@@ -196,6 +196,10 @@ impl Server {
     pub const fn pin(&self) -> &Sha256Digest {
         &self.pin
     }
+    #[cfg(test)]
+    pub(crate) const fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
     /// The deployment's profile.
     #[must_use]
     pub const fn profile(&self) -> Profile {

@@ -150,7 +150,7 @@ impl PlacedAttempt {
 }
 
 impl<A> NodeCall<A> {
-    async fn new(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
+    pub(crate) async fn new(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
         let unknown = || Failure::new(ErrorCode::Unauthenticated, "no valid node certificate");
         let peer = parts.extensions.get::<Connection>().and_then(|connection| connection.peer.clone()).ok_or_else(unknown)?;
         let Subject::Node(id) = peer.id.subject else { return Err(unknown()) };

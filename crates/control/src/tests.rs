@@ -1,0 +1,6 @@
+//! The control plane as it is met from outside: a server in this process, people with tokens, nodes with their own keys.
+
+mod channel;
+mod jobs;
+mod nodes;
+mod support;
