@@ -214,6 +214,7 @@ impl Control {
     }
 
     /// Encodes an entry.
+    #[expect(clippy::too_many_arguments, reason = "an entry has this many parts, and each caller says each of them once")]
     pub(crate) fn entry(
         &self,
         now: UnixTime,

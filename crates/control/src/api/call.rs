@@ -45,7 +45,7 @@ pub(crate) struct Call<A> {
 }
 
 impl<A> Call<A> {
-    fn parse(control: Arc<Control>, parts: http::request::Parts, route: &'static str, caller: Option<Member>, body: &[u8]) -> Result<Self, Failure> {
+    fn parse(control: Arc<Control>, parts: &http::request::Parts, route: &'static str, caller: Option<Member>, body: &[u8]) -> Result<Self, Failure> {
         let header = |name: &str| -> Result<Option<String>, Failure> {
             let Some(value) = parts.headers.get(name) else { return Ok(None) };
             let text = value.to_str().map_err(|_| Failure::invalid(format!("header `{name}` is not ASCII")))?;
@@ -155,7 +155,7 @@ impl<A> Call<A> {
 }
 
 impl Call<Public> {
-    pub(crate) fn public(control: Arc<Control>, parts: http::request::Parts, route: &'static str) -> Result<Self, Failure> {
+    pub(crate) fn public(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
         Self::parse(control, parts, route, None, b"")
     }
 }
@@ -163,7 +163,7 @@ impl Call<Public> {
 impl<A: Action> Call<A> {
     pub(crate) fn new(
         control: Arc<Control>,
-        parts: http::request::Parts,
+        parts: &http::request::Parts,
         route: &'static str,
         caller: Member,
         body: &[u8],
@@ -276,16 +276,9 @@ impl<A: Action> Call<A> {
         if !refusal.errors.is_empty() {
             tracing::error!(action = refusal.action, errors = ?refusal.errors, "rules could not be evaluated: denied");
         }
-        let code = match refusal.next {
-            NextStep::StepUp => ErrorCode::StepUpRequired,
-            NextStep::Passkey => ErrorCode::PasskeyRequired,
-            NextStep::SecondPerson => ErrorCode::SecondPersonRequired,
-            NextStep::Role => ErrorCode::Forbidden,
-            NextStep::Guardrail => ErrorCode::ReleaseRefused,
-            NextStep::Foreign => ErrorCode::NotFound,
-        };
-        let mut failure = match code {
-            ErrorCode::StepUpRequired => match self.challenge(member, named).await {
+        let code = refusal.code();
+        let mut failure = match refusal.next {
+            NextStep::StepUp => match self.challenge(member, named).await {
                 Ok(challenge) => {
                     let mut failure = Failure::new(code, format!("confirm: {}", challenge.summary));
                     failure.problem.step_up = Some(challenge);
@@ -293,11 +286,13 @@ impl<A: Action> Call<A> {
                 }
                 Err(failure) => return failure,
             },
-            ErrorCode::NotFound => Failure::not_found(),
-            ErrorCode::ReleaseRefused => {
+            NextStep::Foreign => Failure::not_found(),
+            NextStep::Guardrail => {
                 Failure::new(code, format!("`{}` is refused by {}", refusal.action, refusal.rules.join(", ")))
             }
-            _ => Failure::new(code, format!("`{}` is not permitted", refusal.action)),
+            NextStep::Passkey | NextStep::SecondPerson | NextStep::Role => {
+                Failure::new(code, format!("`{}` is not permitted", refusal.action))
+            }
         };
         if member.is_admin() && code != ErrorCode::NotFound {
             failure.problem.rules.clone_from(&refusal.rules);
@@ -355,8 +350,8 @@ impl<A: Action> Call<A> {
 /// The values of a path, by the names in the route.
 pub(crate) fn path_values(route: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut values = Vec::new();
-    let (mut names, mut parts) = (route.split('/'), path.split('/'));
-    while let Some(name) = names.next() {
+    let mut parts = path.split('/');
+    for name in route.split('/') {
         let Some(parameter) = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) else {
             parts.next();
             continue;

@@ -225,16 +225,14 @@ impl<A: Action> NodeCall<A> {
                     tracing::error!(action = refusal.action, errors = ?refusal.errors, "rules could not be evaluated: denied");
                 }
                 let code = refusal.code();
-                let failure = match code {
-                    ErrorCode::NotFound => Failure::not_found(),
-                    _ => Failure::new(code, format!("`{}` is refused by {}", refusal.action, refusal.rules.join(", "))),
+                let failure = if code == ErrorCode::NotFound {
+                    Failure::not_found()
+                } else {
+                    Failure::new(code, format!("`{}` is refused by {}", refusal.action, refusal.rules.join(", ")))
                 };
                 let (kind, id) = refusal.target.split_once("::").unwrap_or(("", refusal.target.as_str()));
                 let (kind, id) = (kind.to_lowercase(), id.trim_matches('"').to_owned());
-                let tenant = match &facts.resource {
-                    Resource::Job(job) => job.tenant.tenant,
-                    _ => SYSTEM_OWNER,
-                };
+                let tenant = if let Resource::Job(job) = &facts.resource { job.tenant.tenant } else { SYSTEM_OWNER };
                 Err(self.refused(tenant, failure, kind, id, refusal.rules).await)
             }
         }

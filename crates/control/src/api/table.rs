@@ -68,6 +68,7 @@ pub(crate) struct Table {
 }
 
 /// The words of a route: method, path, `noun_verb`, summary.
+#[derive(Clone, Copy)]
 pub(crate) struct Words(pub(crate) &'static str, pub(crate) &'static str, pub(crate) &'static str, pub(crate) &'static str);
 
 impl Table {
@@ -94,7 +95,7 @@ impl Table {
                 let caller = control.authenticate(&parts).await?;
                 let bytes = json::read(&parts.headers, body).await?;
                 let parsed = json::parse::<Q>(&bytes)?;
-                let call = Call::<A>::new(control, parts, route_path, caller, &bytes)?;
+                let call = Call::<A>::new(control, &parts, route_path, caller, &bytes)?;
                 let answer = handler(call, parsed).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
@@ -115,7 +116,7 @@ impl Table {
             async move {
                 let (parts, _) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
-                let call = Call::<A>::new(control, parts, route_path, caller, b"")?;
+                let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
                 let answer = handler(call).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
@@ -136,7 +137,7 @@ impl Table {
             async move {
                 let (parts, body) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
-                let call = Call::<A>::new(control, parts, route_path, caller, b"")?;
+                let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
                 handler(call, Raw(body)).await
             }
         });
@@ -170,7 +171,7 @@ impl Table {
             async move {
                 let (parts, body) = request.into_parts();
                 let parsed = Q::read(&parts, body).await?;
-                let call = Call::<Public>::public(control, parts, route_path)?;
+                let call = Call::<Public>::public(control, &parts, route_path)?;
                 let answer = handler(call, parsed).await?;
                 Ok(answer_json(&answer, ""))
             }
@@ -198,7 +199,7 @@ impl Table {
         };
         self.add(route, move |control, request: Request<Body>, route_path| {
             let handler = handler.clone();
-            async move { handler(Call::<Public>::public(control, request.into_parts().0, route_path)?).await }
+            async move { handler(Call::<Public>::public(control, &request.into_parts().0, route_path)?).await }
         });
     }
 

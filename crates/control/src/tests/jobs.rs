@@ -27,7 +27,8 @@ async fn image(world: &World, tenant: &Tenant) {
             importer: vocabulary::PrincipalId::from_bytes([1; 16]),
             created: now,
         };
-        let put = store::Put::json(tenant.id, store::Kind::IMAGE, row.id, store::Expect::Absent, &row).unwrap();
+        // An image is found by the first half of its manifest's digest.
+        let put = store::Put::json(tenant.id, store::Kind::IMAGE, row.id, store::Expect::Absent, &row).unwrap().link([7; 16]);
         control.store.commit(store::Transaction::new().with(put), now).await.unwrap();
     }
 }

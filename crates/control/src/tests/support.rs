@@ -168,7 +168,7 @@ impl World {
         let token = self.invite(name, "eu-central").await;
         let keys = NodeKeys::draw();
         let joined = self.enrol(&keys.request(&token.token)).await.unwrap();
-        Node::new(self, keys, &joined)
+        Node::new(self, &keys, &joined)
     }
 
     /// The kinds of all entries of a tenant, oldest first.
@@ -244,7 +244,6 @@ impl NodeKeys {
 /// A node as far as the control plane can tell.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    pub(crate) keys: NodeKeys,
     pub(crate) http: Client,
     pub(crate) base: String,
     pub(crate) sequence: u64,
@@ -263,10 +262,10 @@ pub(crate) fn node_base(world: &World) -> String {
 }
 
 impl Node {
-    pub(crate) fn new(world: &World, keys: NodeKeys, joined: &NodeEnrolled) -> Self {
+    pub(crate) fn new(world: &World, keys: &NodeKeys, joined: &NodeEnrolled) -> Self {
         assert_eq!(joined.node_port, world.server.node_address().port());
         let http = node_client(world, chain_from_wire(&joined.chain).unwrap(), &keys.key);
-        Self { id: joined.node, keys, http, base: node_base(world), sequence: 0 }
+        Self { id: joined.node, http, base: node_base(world), sequence: 0 }
     }
 
     /// The same node against a server that was started again.
