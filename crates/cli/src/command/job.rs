@@ -8,12 +8,13 @@ use vocabulary::api::{Done, Job, JobCreate, Volume};
 use vocabulary::job::{Exit, ExitReason, JobInput, JobLimits, JobOutput, JobSpec, JobState, RUN_LEASE_DEFAULT_MS, SandboxGrant};
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{ErrorCode, JobId, Name, ProjectId, Region, Sensitivity, Sha256Digest};
+use volume::folder::Source;
 
 use crate::app::App;
 use crate::args::{JobRun, JobVerb};
 use crate::client::{Call, Client};
 use crate::command::tenant::done;
-use crate::command::volume::{Source, bytes_of};
+use crate::command::volume::bytes_of;
 use crate::error::CliError;
 use crate::output::{human_bytes, visible};
 

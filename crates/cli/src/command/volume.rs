@@ -1,22 +1,20 @@
 //! `swarm volume`: sealed and opened here, on the person's machine; the server sees ciphertext.
 
-use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use keys::hpke::{RecipientKey, Sealed};
-use keys::{PlainKey, SigningKey, SystemRandom, VerifyingKey};
+use keys::SystemRandom;
 use vocabulary::api::{Volume, VolumeCommit, VolumeCommitted};
-use vocabulary::lease::{Lease, LeaseMode, LeaseRequest, release_info};
+use vocabulary::lease::{Lease, LeaseMode};
 use vocabulary::limits::OBJECT_MAX;
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{LeaseId, UnixTime, VolumeId};
+use volume::folder::{self, FolderError, Placing, Source};
 use volume::io::{IoError, ObjectPort, PortError, Reader, Writer};
-use volume::segment::SegmentKeys;
+use volume::lease::{Asking, Expected, Held, LeaseRefusal};
 
 use crate::app::App;
 use crate::args::VolumeVerb;
@@ -117,41 +115,14 @@ impl ObjectPort for Remote<'_> {
     }
 }
 
-/// A lease with its keys opened. The keys are wiped when it goes out of scope.
-struct Held {
-    lease: Lease,
-    keys: SegmentKeys,
-    signers: BTreeMap<u64, VerifyingKey>,
-    signer: Option<SigningKey>,
-}
-
+/// Asks for the volume's keys with fresh keys of our own.
 async fn open_lease(app: &App, client: &Client, volume: &Volume, mode: LeaseMode) -> Result<Held, CliError> {
-    let recipient = RecipientKey::generate().map_err(|error| CliError::new(1, error.to_string()))?;
-    let signer = (mode == LeaseMode::Write).then(|| SigningKey::generate(&mut SystemRandom));
-    let request = LeaseRequest {
-        mode,
-        purpose: Some(volume.spec.purpose.clone()),
-        recipient: STANDARD.encode(recipient.public()),
-        signer: signer.as_ref().map(|signer| STANDARD.encode(signer.verifying_key().as_bytes())),
-    };
+    let bad = |refusal: LeaseRefusal| CliError::verification(format!("the released keys: {refusal}"));
+    let asking = Asking::new(mode, &mut SystemRandom).map_err(bad)?;
+    let request = asking.request(Some(volume.spec.purpose.clone()));
     let route = if mode == LeaseMode::Write { "write-leases" } else { "read-leases" };
     let lease: Lease = app.send(client, &Call::post(format!("/v1/volumes/{}/{route}", volume.id), &request)?).await?;
-    let bad = |what: &str| CliError::verification(format!("the released keys: {what}"));
-    let decode = |text: &str| STANDARD.decode(text).map_err(|_| bad("not base64"));
-    let mut epochs = Vec::new();
-    for key in &lease.keys {
-        let sealed = Sealed { encapsulated: decode(&key.encapsulated)?, ciphertext: decode(&key.sealed)? };
-        let info = release_info(lease.id, volume.id, key.key, key.version);
-        let plain = recipient.open(&sealed, &info, b"").map_err(|error| bad(&error.to_string()))?;
-        epochs.push((key.version, key.key, PlainKey::from_slice(&plain).ok_or_else(|| bad("not 32 bytes"))?));
-    }
-    let mut signers = BTreeMap::new();
-    for writer in &lease.signers {
-        let public: [u8; 32] = decode(&writer.signer)?.try_into().map_err(|_| bad("a signer is not 32 bytes"))?;
-        signers.insert(writer.epoch, VerifyingKey::from_bytes(public));
-    }
-    let keys = SegmentKeys { tenant: lease.tenant, volume: volume.id, epochs };
-    Ok(Held { lease, keys, signers, signer })
+    asking.open(lease, &Expected { volume: volume.id, tenant: None, holder: None }).map_err(bad)
 }
 
 /// Gives the lease back; that it lapses by itself anyway is no reason to keep it.
@@ -176,55 +147,34 @@ fn io_error(error: IoError) -> CliError {
     }
 }
 
-/// A local file with the name that it gets in the volume.
-#[derive(Debug)]
-pub(crate) struct Source {
-    path: PathBuf,
-    name: String,
-    length: u64,
-    mtime: u64,
-}
-
 /// Walks sources: regular files only; links and devices are refused with their path.
 pub(crate) fn walk(sources: &[PathBuf]) -> Result<Vec<Source>, CliError> {
     let mut found = Vec::new();
     for source in sources {
         let metadata = std::fs::symlink_metadata(source).map_err(|error| CliError::usage(format!("{}: {error}", source.display())))?;
         if metadata.is_dir() {
-            walk_folder(source, "", &mut found)?;
+            found.extend(folder::scan(source, u64::MAX).map_err(folder_error)?);
         } else {
             let name = source.file_name().and_then(|name| name.to_str()).ok_or_else(|| CliError::usage(format!("{}: its name is not UTF-8", source.display())))?;
-            take(source, name.to_owned(), &metadata, &mut found)?;
+            found.push(folder::single(source, name.to_owned()).map_err(folder_error)?);
         }
     }
     Ok(found)
 }
 
-fn walk_folder(folder: &Path, prefix: &str, found: &mut Vec<Source>) -> Result<(), CliError> {
-    let mut entries: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| CliError::usage(format!("{}: its name is not UTF-8", path.display())))?;
-        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        let metadata = std::fs::symlink_metadata(&path)?;
-        if metadata.is_dir() {
-            walk_folder(&path, &name, found)?;
-        } else {
-            take(&path, name, &metadata, found)?;
-        }
+/// What is wrong with a local file is the caller's to mend; what is wrong with the volume is damage.
+fn folder_error(error: FolderError) -> CliError {
+    match error {
+        FolderError::Volume(error) => io_error(error),
+        FolderError::Taken(_) => CliError::new(5, error.to_string()).hint("name another target, or pass --overwrite"),
+        FolderError::File { .. } => CliError::new(1, error.to_string()),
+        FolderError::NotRegular(_)
+        | FolderError::NotUtf8(_)
+        | FolderError::Name { .. }
+        | FolderError::TooLong { .. }
+        | FolderError::TooMany(_)
+        | FolderError::NoFolder(_) => CliError::usage(error.to_string()),
     }
-    Ok(())
-}
-
-fn take(path: &Path, name: String, metadata: &std::fs::Metadata, found: &mut Vec<Source>) -> Result<(), CliError> {
-    if !metadata.is_file() {
-        return Err(CliError::usage(format!("{} is no regular file: links and devices are refused", path.display())));
-    }
-    volume::name::check(&name).map_err(|error| CliError::usage(error.to_string()))?;
-    let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    found.push(Source { path: path.to_owned(), name, length: metadata.len(), mtime: u64::try_from(since.as_millis()).unwrap_or(0) });
-    Ok(())
 }
 
 fn told(bar: &ProgressBar) -> impl Fn(&str, u64) + Send + Sync + '_ {
@@ -252,21 +202,17 @@ pub(crate) fn bytes_of(sources: &[Source]) -> u64 {
 
 /// Seals sources into a volume under a write lease, and commits its new root.
 pub(crate) async fn seal(app: &App, client: &Client, target: &Volume, sources: &[Source]) -> Result<VolumeCommitted, CliError> {
-    let Held { lease, keys, signers, signer } = open_lease(app, client, target, LeaseMode::Write).await?;
-    let (Some(writer), Some(signer)) = (&lease.writer, signer) else { return Err(CliError::new(1, "the server opened no writer epoch")) };
+    let Held { lease, keys, signers, writer } = open_lease(app, client, target, LeaseMode::Write).await?;
+    let (epoch, signer) = writer.ok_or_else(|| CliError::new(1, "the server opened no writer epoch"))?;
     let port = Remote { client, volume: target.id, lease: lease.id };
     let bar = crate::progress::bytes(app.output.quiet, bytes_of(sources), "sealing");
     let work = async {
         let reader = Reader::open(&port, &keys, &lease.head, &signers).await?;
-        let mut writing = Writer::new(reader, writer.epoch, signer);
-        for source in sources {
-            let at = |error| IoError::File { path: source.path.display().to_string(), source: error };
-            let mut file = tokio::fs::File::open(&source.path).await.map_err(at)?;
-            writing.add(&source.name, source.length, source.mtime, &mut file, &mut SystemRandom, &told(&bar)).await?;
-        }
-        writing.finish(crate::app::now(), &mut SystemRandom).await
+        let mut writing = Writer::new(reader, epoch, signer);
+        folder::put(&mut writing, sources, &mut SystemRandom, &told(&bar)).await?;
+        Ok(writing.finish(crate::app::now(), &mut SystemRandom).await?)
     };
-    let record = work.await.map_err(io_error)?;
+    let record = work.await.map_err(folder_error)?;
     bar.finish_and_clear();
     let commit = VolumeCommit { lease: lease.id, record: STANDARD.encode(record.to_bytes()) };
     let committed: VolumeCommitted = app.send(client, &Call::post(format!("/v1/volumes/{}/commit", target.id), &commit)?).await?;
@@ -285,53 +231,16 @@ async fn get(app: &App, client: &Client, source: &Volume, target: &Path, only: O
     let total: u64 = files.iter().map(|file| file.length).sum();
     let bar = crate::progress::bytes(app.output.quiet, total, "opening");
     std::fs::create_dir_all(target)?;
-    for file in &files {
-        let place = place(target, &file.name, overwrite)?;
-        let temporary = place.with_file_name(format!(".swarm-{}-{}", std::process::id(), file.object));
-        let written = async {
-            let at = |error| IoError::File { path: temporary.display().to_string(), source: error };
-            let mut out = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).await.map_err(at)?;
-            reader.read(file, &mut out, &told(&bar)).await?;
-            out.sync_all().await.map_err(at)
-        };
-        // What could not be checked to the end never gets its name.
-        if let Err(error) = written.await {
-            let _ = std::fs::remove_file(&temporary);
-            give_back(client, held.lease.id).await;
-            return Err(io_error(error));
-        }
-        std::fs::rename(&temporary, &place)?;
+    // What could not be checked to the end never gets its name.
+    let placing = Placing { overwrite, durable: true, mode: 0o600 };
+    if let Err(error) = folder::get(&reader, &files, target, placing, &told(&bar)).await {
+        give_back(client, held.lease.id).await;
+        return Err(folder_error(error));
     }
-    std::fs::File::open(target)?.sync_all()?;
     bar.finish_and_clear();
     give_back(client, held.lease.id).await;
     app.output.say(format!("opened {} files, {}, into {}", files.len(), human_bytes(total), target.display()));
     Ok(())
-}
-
-/// Where a file goes: below the target, through real folders only.
-fn place(target: &Path, name: &str, overwrite: bool) -> Result<PathBuf, CliError> {
-    volume::name::check(name).map_err(|error| CliError::verification(error.to_string()))?;
-    let mut at = target.to_owned();
-    let relative = Path::new(name);
-    for part in relative.parent().into_iter().flat_map(Path::components) {
-        let Component::Normal(part) = part else { return Err(CliError::verification(format!("`{name}` leaves the target"))) };
-        at.push(part);
-        match std::fs::symlink_metadata(&at) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Err(CliError::usage(format!("{} is there and is no folder", at.display()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir(&at)?,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let file = relative.file_name().ok_or_else(|| CliError::verification(format!("`{name}` is no file name")))?;
-    at.push(file);
-    match std::fs::symlink_metadata(&at) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(at),
-        Err(error) => Err(error.into()),
-        Ok(metadata) if overwrite && metadata.is_file() => Ok(at),
-        Ok(_) => Err(CliError::new(5, format!("{} is there already", at.display())).hint("name another target, or pass --overwrite")),
-    }
 }
 
 async fn list_files(app: &App, client: &Client, volume: &Volume) -> Result<(), CliError> {
