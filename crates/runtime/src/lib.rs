@@ -4,6 +4,12 @@
 //! thread and no async runtime. The shim makes the [`sandbox`], reads back what really holds, and stays until the
 //! job has ended. [`image`] turns OCI layouts into directory trees, [`scratch`] gives a job encrypted disk, and
 //! [`probe`] says what this machine can do.
+//!
+//! **Invariant:** no program of a job starts before every layer that was asked for was read back from the kernel.
+//! **Invariant:** a shim has one thread; libcontainer runs nowhere else.
+//! **Invariant:** a free lock on `shim.lock` means that nothing of the attempt runs; one that is held, that something may.
+//! **Invariant:** nothing is signalled by its number alone: a descriptor, an own child, or a member that its group still lists.
+//! **Invariant:** no hook of any specification is run, and no mount of the host is taken from a job's own wishes.
 
 mod cgroup;
 mod clock;

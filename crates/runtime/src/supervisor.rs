@@ -154,7 +154,10 @@ impl Supervisor {
 fn seal(exe: &Path) -> Result<OwnedFd, SupervisorError> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
     let mut source = File::open(exe).map_err(io(format!("open `{}`", exe.display())))?;
-    let fd = memfd_create("swarm-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(|error| io("make a memory file")(error.into()))?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Hosts may make memory files without a word not executable (`vm.memfd_noexec`); kernels before 6.3 do not know the word.
+    let made = memfd_create("swarm-shim", flags | MemfdFlags::EXEC).or_else(|_| memfd_create("swarm-shim", flags));
+    let fd = made.map_err(|error| io("make a memory file")(error.into()))?;
     let mut target = File::from(fd);
     std::io::copy(&mut source, &mut target).map_err(io("copy the program"))?;
     target.flush().map_err(io("copy the program"))?;

@@ -160,6 +160,18 @@ fn connect(name: &str) {
     say("connect_abstract", result.err().and_then(|error| error.raw_os_error()).unwrap_or(0));
 }
 
+/// Speaks to itself over the loopback interface.
+fn loopback() {
+    let exchange = || -> std::io::Result<()> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let mut near = std::net::TcpStream::connect(listener.local_addr()?)?;
+        let (mut far, _) = listener.accept()?;
+        near.write_all(b"x")?;
+        std::io::Read::read_exact(&mut far, &mut [0])
+    };
+    say("loopback", exchange().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1)));
+}
+
 fn signal(pid: &str) {
     let pid = pid.parse().unwrap_or(0);
     say("kill", if unsafe { libc::kill(pid, 0) } < 0 { errno() } else { 0 });
@@ -209,6 +221,7 @@ fn main() -> ExitCode {
     match verb.as_str() {
         "calls" => calls(),
         "connect" => connect(&first()),
+        "loopback" => loopback(),
         "signal" => signal(&first()),
         "foreign" => {
             foreign("i386", i386);

@@ -191,8 +191,10 @@ impl Watch<'_> {
     }
 
     fn start(&mut self) -> Answer {
-        if self.state != ShimState::Created {
-            return Answer::Refused { detail: "it was started before".to_owned() };
+        match self.state {
+            ShimState::Created => {}
+            ShimState::Running => return Answer::Refused { detail: "it was started before".to_owned() },
+            ShimState::Stopping | ShimState::Ended => return Answer::Refused { detail: "it is being stopped".to_owned() },
         }
         match self.created.container.start() {
             Ok(()) => {

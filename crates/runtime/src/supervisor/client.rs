@@ -74,7 +74,7 @@ impl Handle {
     }
 
     /// Where it stands. If the shim is gone without a record, the rest of the attempt is killed and this says
-    /// `supervisor_lost`.
+    /// `supervisor_lost`. Waits while a sandbox is still being made.
     ///
     /// # Errors
     /// When the files or the socket cannot be read.

@@ -116,13 +116,13 @@ fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
     let bench = Bench::new();
     let now = || u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec).unwrap() * 1000;
     let mut spec = bench.spec(["sleep", "600"]);
-    spec.deadline_boottime_ms = Some(now() + 2_000);
+    spec.deadline_boottime_ms = Some(now() + 8_000);
     let handle = bench.begin(&spec);
     let end = now() + 600_000;
     handle.renew(end).unwrap();
     assert!(handle.renew(end - 1).is_err(), "a renewal never shortens");
     let mut short = bench.spec(["sleep", "600"]);
-    short.deadline_boottime_ms = Some(now() + 1_000);
+    short.deadline_boottime_ms = Some(now() + 9_000);
     let directory = {
         let lonely = bench.begin(&short);
         lonely.directory().to_owned()
