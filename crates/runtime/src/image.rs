@@ -1,13 +1,38 @@
 //! Images: OCI layouts and archives in, one directory tree out. Everything by digest, everything within budgets.
+//!
+//! An image is written by strangers and unpacked by root, so:
+//! - nothing is believed before its digest and size were compared, and nothing of a tree is visible before its last
+//!   layer was: it is made beside its place and renamed;
+//! - every name is resolved by the kernel inside the tree (`openat2`, `RESOLVE_IN_ROOT`), owners, modes and times are
+//!   set on descriptors, never by path;
+//! - what cannot be taken faithfully is refused by name: sparse files, hard links to anything but regular files,
+//!   owners that a job's user namespace does not map, global headers that rename files. Device nodes are left out
+//!   and counted. Of the extended attributes `user.*` is kept, without `user.overlay.*`; access control lists are
+//!   dropped, since files of later layers would inherit them.
+//!
+//! Setuid bits are kept: they have no effect in a job, but on the host they would, so a tree is only ever made below
+//! a directory that other users cannot enter.
 
+mod archive;
 mod config;
 mod layout;
+mod manifest;
+mod name;
+mod remove;
+mod staging;
+mod stream;
 mod tree;
 mod unpack;
+mod user;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{ImageConfig, parse_config};
 pub use layout::{Blob, BlobSource, ImportPlan, inspect};
+pub use staging::remove_leftovers;
 pub use unpack::{Unpacked, unpack};
+pub use user::resolve_user;
 
 use std::io::Read;
 use thiserror::Error;
@@ -69,4 +94,12 @@ pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Imag
 
 pub(crate) fn refused(text: impl Into<String>) -> ImageError {
     ImageError::Refused(text.into())
+}
+
+/// A stranger's text, short and without anything that a terminal would obey.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut chars = text.chars();
+    let short: String = chars.by_ref().take(200).flat_map(char::escape_debug).collect();
+    if chars.next().is_some() { format!("{short}…") } else { short }
 }

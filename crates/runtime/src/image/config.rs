@@ -1,6 +1,8 @@
 //! What an image says about its own program.
 
-use super::{ImageError, refused};
+use super::manifest::{ARCHITECTURE, OS, Object};
+use super::{ImageError, refused, shown};
+use crate::limits::IMAGE_LAYERS;
 use serde::Deserialize;
 use vocabulary::Sha256Digest;
 
@@ -11,9 +13,9 @@ pub struct ImageConfig {
     pub entrypoint: Vec<String>,
     /// Default command.
     pub cmd: Vec<String>,
-    /// Environment as `NAME=value`.
+    /// Environment as `NAME=value`; every text has a name and a `=`.
     pub env: Vec<String>,
-    /// `user`, `uid`, `user:group` or `uid:gid`; empty means root of the container.
+    /// `user`, `uid`, `user:group` or `uid:gid`; empty means root of the container. [`super::resolve_user`] reads it.
     pub user: String,
     /// Working directory; empty means `/`.
     pub workdir: String,
@@ -32,6 +34,18 @@ impl ImageConfig {
         let rest = if command.is_empty() { &self.cmd } else { command };
         self.entrypoint.iter().chain(rest).cloned().collect()
     }
+
+    /// Whether it is for this machine, and as many layers as the manifest has.
+    pub(super) fn fits(&self, layers: usize) -> Result<(), ImageError> {
+        if self.os != OS || self.architecture != ARCHITECTURE {
+            let platform = shown(format!("{}/{}", self.os, self.architecture).as_bytes());
+            return Err(refused(format!("image config: it is for {platform}, and this machine runs {OS}/{ARCHITECTURE}")));
+        }
+        if self.diff_ids.len() != layers {
+            return Err(refused(format!("image config: {} diff_ids for {layers} layers", self.diff_ids.len())));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,8 +55,8 @@ struct Raw {
     #[serde(default)]
     architecture: String,
     #[serde(default)]
-    config: Option<RawConfig>,
-    rootfs: RawRoot,
+    config: Option<Object<RawConfig>>,
+    rootfs: Object<RawRoot>,
 }
 
 #[derive(Deserialize, Default)]
@@ -71,24 +85,31 @@ struct RawRoot {
 /// # Errors
 /// When it is not one.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refused(format!("image config: {error}")))?;
-    if raw.rootfs.kind != "layers" {
-        return Err(refused(format!("image config: rootfs type `{}` is not `layers`", raw.rootfs.kind)));
+    let Object(raw): Object<Raw> = serde_json::from_slice(bytes).map_err(|error| refused(format!("image config: {}", shown(error.to_string().as_bytes()))))?;
+    let Object(rootfs) = raw.rootfs;
+    if rootfs.kind != "layers" {
+        return Err(refused(format!("image config: rootfs type `{}` is not `layers`", shown(rootfs.kind.as_bytes()))));
     }
-    let config = raw.config.unwrap_or_default();
-    let texts = [&config.entrypoint, &config.cmd, &config.env];
-    if texts.iter().filter_map(|list| list.as_ref()).flatten().any(|text| text.contains('\0')) {
-        return Err(refused("image config: a text holds a NUL byte"));
+    if rootfs.diff_ids.len() > IMAGE_LAYERS {
+        return Err(ImageError::Budget { layer: 0, limit: format!("{IMAGE_LAYERS} diff_ids") });
     }
-    let diff_ids = raw.rootfs.diff_ids.iter().map(|text| super::layout::digest(text)).collect::<Result<_, _>>()?;
-    Ok(ImageConfig {
+    let config = raw.config.map(|Object(config)| config).unwrap_or_default();
+    let config = ImageConfig {
         entrypoint: config.entrypoint.unwrap_or_default(),
         cmd: config.cmd.unwrap_or_default(),
         env: config.env.unwrap_or_default(),
         user: config.user.unwrap_or_default(),
         workdir: config.workdir.unwrap_or_default(),
-        diff_ids,
+        diff_ids: rootfs.diff_ids.iter().map(|text| super::layout::digest(text)).collect::<Result<_, _>>()?,
         os: raw.os,
         architecture: raw.architecture,
-    })
+    };
+    let texts = [&config.entrypoint, &config.cmd, &config.env].into_iter().flatten().chain([&config.user, &config.workdir]);
+    if texts.into_iter().any(|text| text.contains('\0')) {
+        return Err(refused("image config: a text holds a NUL byte"));
+    }
+    if let Some(text) = config.env.iter().find(|text| text.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
+        return Err(refused(format!("image config: `Env` holds `{}`, which is not NAME=value", shown(text.as_bytes()))));
+    }
+    Ok(config)
 }
