@@ -277,8 +277,18 @@ async fn replan(control: &Control, node: NodeId, jobs: Vec<PlannedJob>, revocati
     let row = PlanRow { format: FORMAT, plan, signed };
     // A plan is made of what entries recorded already (placements, revocations, stops): it has none of its own.
     let put = Put::json(SYSTEM_OWNER, Kind::PLAN, node, expect, &row).map_err(Failure::internal)?;
-    control.store.commit(Transaction::new().with(put), now).await.map_err(commit_failure)?;
-    control.fleet.set_plan(node, row);
+    match control.store.commit(Transaction::new().with(put), now).await {
+        Ok(_) => control.fleet.set_plan(node, row),
+        // Somebody wrote another one: it is taken, and compared again with the next look.
+        Err(error) if error.conflict().is_some() => {
+            let found = control.store.get_json::<PlanRow>(SYSTEM_OWNER, Kind::PLAN, node).await.map_err(Failure::internal)?;
+            if let Some((_, row)) = found {
+                control.fleet.set_plan(node, row);
+            }
+            control.fleet.wake.notify_one();
+        }
+        Err(error) => return Err(commit_failure(error)),
+    }
     Ok(())
 }
 

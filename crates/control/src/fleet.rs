@@ -12,6 +12,7 @@ use vocabulary::job::AttemptId;
 use vocabulary::plan::{NodeFacts, NodePlan, SignedPlan};
 use vocabulary::{NodeId, UnixTime};
 
+use crate::limits::NODE_LOST_MS;
 use crate::row::FORMAT;
 
 /// The kind of [`SeenRow`], under the node's id.
@@ -116,6 +117,12 @@ impl Fleet {
         lies.len() < 64 && lies.insert(attempt)
     }
 
+    /// Nodes that reported lately.
+    pub(crate) fn alive(&self, now: UnixTime) -> u64 {
+        let lately = |seen: &SeenRow| seen.last_seen.and_then(|seen| now.since(seen)).is_some_and(|age| age < NODE_LOST_MS);
+        self.nodes().values().filter(|live| live.seen.as_ref().is_some_and(lately)).count() as u64
+    }
+
     /// Whether a node that was heard of has a GPU.
     pub(crate) fn offers_gpus(&self) -> bool {
         self.nodes().values().any(|live| live.seen.as_ref().is_some_and(|seen| seen.facts.gpus > 0))
@@ -142,8 +149,14 @@ impl Fleet {
         self.nodes().get(&node)?.plan.borrow().clone()
     }
 
-    /// A newer plan was stored.
+    /// A newer plan was stored. An older one than is known changes nothing.
     pub(crate) fn set_plan(&self, node: NodeId, plan: PlanRow) {
-        self.nodes().entry(node).or_default().plan.send_replace(Some(Arc::new(plan)));
+        self.nodes().entry(node).or_default().plan.send_if_modified(|known| {
+            let newer = known.as_ref().is_none_or(|known| known.plan.revision < plan.plan.revision);
+            if newer {
+                *known = Some(Arc::new(plan));
+            }
+            newer
+        });
     }
 }

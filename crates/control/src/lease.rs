@@ -507,7 +507,14 @@ async fn settle(control: &Control, stored: &Resource, row: &LeaseRow, verdict: V
     if let (LeaseEnd::Revoked, LeaseHolder::Attempt(attempt)) = (end, row.holder) {
         // Read here: an earlier lease of the same sweep may have changed it.
         let found = control.store.get_json::<JobRow>(tenant, Kind::JOB, attempt.job).await.map_err(Failure::internal)?;
+        let node = found.as_ref().and_then(|(_, job)| job.live()).map(|live| live.node);
+        // A revoked node is told nothing any more: its attempt ends with its run lease, and the job may go on elsewhere.
+        let hears = match node {
+            Some(node) => control.node(node).await?.is_some_and(|(_, row)| !row.revoked),
+            None => false,
+        };
         if let Some((job_stored, mut job)) = found
+            && hears
             && job.desired != Desired::RevokeKeys
             && job.live().is_some_and(|live| live.number == attempt.attempt)
         {

@@ -171,9 +171,8 @@ impl Server {
                 })
                 .with_state(Arc::clone(&control))
         };
-        let gate = Some(Arc::clone(&control.gate));
         tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
-        tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), gate, stop.clone()));
+        tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
         tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));

@@ -12,10 +12,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use vocabulary::ErrorCode;
 
 use crate::clock;
-use crate::gate::Gate;
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAMS_MAX};
+use crate::state::Control;
 
 /// What is known of a connection before its first request.
 #[derive(Debug, Clone)]
@@ -26,13 +27,13 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<Arc<VerifiedPeer>>,
 }
 
-/// Serves until `stop`, then lets requests in flight end for a moment. With a gate, every peer is judged by it and its
-/// connection ends when the gate or its certificate says so.
+/// Serves until `stop`, then lets requests in flight end for a moment. On the node channel every peer is judged by the gate,
+/// its connection ends when the gate or its certificate says so, and refused certificates are counted as strangers.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: axum::Router,
-    gate: Option<Arc<Gate>>,
+    nodes: Option<Arc<Control>>,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -56,10 +57,10 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, router, gate, stop) = (acceptor.clone(), router.clone(), gate.clone(), stop.clone());
+        let (acceptor, router, nodes, stop) = (acceptor.clone(), router.clone(), nodes.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            serve_connection(stream, remote, &acceptor, router, gate, stop).await;
+            serve_connection(stream, remote, &acceptor, router, nodes, stop).await;
         });
     }
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
@@ -73,7 +74,7 @@ async fn serve_connection(
     remote: SocketAddr,
     acceptor: &tokio_rustls::TlsAcceptor,
     router: axum::Router,
-    gate: Option<Arc<Gate>>,
+    nodes: Option<Arc<Control>>,
     stop: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
@@ -81,6 +82,11 @@ async fn serve_connection(
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
             tracing::debug!(%remote, %error, "handshake refused");
+            let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).and_then(identity::tls::refusal_of);
+            if let (Some(control), Some(refusal)) = (nodes, refused) {
+                tracing::info!(%remote, %refusal, "a node's certificate was refused");
+                control.count_stranger(Some(&Connection { remote, peer: None }), ErrorCode::Unauthenticated).await;
+            }
             return;
         }
         Err(_) => {
@@ -88,10 +94,13 @@ async fn serve_connection(
             return;
         }
     };
-    let guest = match gate.map(|gate| gate.admit(tls.get_ref().1.peer_certificates(), clock::now())).transpose() {
+    let guest = match nodes.as_ref().map(|control| Arc::clone(&control.gate).admit(tls.get_ref().1.peer_certificates(), clock::now())).transpose() {
         Ok(guest) => guest,
         Err(refusal) => {
-            tracing::info!(%remote, %refusal, "peer refused");
+            tracing::info!(%remote, %refusal, "a node's certificate was refused");
+            if let Some(control) = nodes {
+                control.count_stranger(Some(&Connection { remote, peer: None }), ErrorCode::Unauthenticated).await;
+            }
             return;
         }
     };

@@ -209,7 +209,10 @@ pub(crate) async fn stop(call: Call<JobStop>) -> Result<Done, Failure> {
             if job.exit.is_some() {
                 return Err(Failure::new(ErrorCode::WrongState, "the job is over already"));
             }
-            job.desired = Desired::Cancel;
+            // Keys that were revoked stay so: that stops it harder.
+            if job.desired == Desired::Run {
+                job.desired = Desired::Cancel;
+            }
             if job.live().is_none() {
                 job.exit = Some(Exit {
                     reason: ExitReason::Cancelled,

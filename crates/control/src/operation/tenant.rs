@@ -28,7 +28,7 @@ pub(crate) async fn status(call: Call<StatusView>) -> Result<Status, Failure> {
         change_seq: control.store.latest_change(),
         audit_size: control.store.entry_count().await.map_err(Failure::internal)?,
         published_size: *control.published.borrow(),
-        nodes_alive: 0,
+        nodes_alive: control.fleet.alive(call.now),
         now: call.now,
     })
 }

@@ -47,6 +47,13 @@ async fn only_nodes_of_this_deployment_shake_hands() {
     let unknown = world.control().node_authority.issue_node(node, &request_of(&key), NodeLife::default(), clock::now(), &mut SystemRandom).unwrap();
     let told = node_client(&world, unknown.chain, &key).get(&url).send().await.unwrap();
     assert_eq!(told.status(), 401);
+    // Each refused certificate is counted, whoever showed it.
+    let next_minute = vocabulary::UnixTime::from_millis(clock::now().millis() + 60_000);
+    until("the count of three refusals", async || {
+        let counted = world.control().store.refusals_before(next_minute, 100).await.unwrap();
+        counted.items.iter().map(|row| row.count).sum::<u64>() == 3
+    })
+    .await;
     // Nobody without a certificate, and none of the people's routes for nodes.
     let mut node = world.node("one").await;
     node.report(Vec::new()).await.unwrap();

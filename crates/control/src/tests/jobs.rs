@@ -227,6 +227,26 @@ async fn a_lost_node_gives_its_job_away_only_after_lease_and_skew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_a_revoked_node_goes_on_elsewhere_when_its_lease_is_over() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let mut bad = world.node("bad").await;
+    bad.report(Vec::new()).await.unwrap();
+    let job = submitted(&world, &tenant, |_| {}).await;
+    let attempt = placed(&world, &bad, job).await;
+    bad.report(vec![said(attempt, JobState::Running)]).await.unwrap();
+    let mut good = world.node("good").await;
+    good.report(Vec::new()).await.unwrap();
+    let operator = world.operator().await;
+    world.act_confirmed::<Done>(&format!("/v1/nodes/{}/revoke", bad.id), &operator).await.unwrap();
+    aged(&world, &tenant, job, |_| {}).await;
+    assert_eq!(show(&world, &tenant, job).await.attempt, 1, "it may still run there");
+    aged(&world, &tenant, job, |row| row.attempts[0].run_lease_until = ago(CLOCK_SKEW_MS + 1)).await;
+    assert_eq!(placed(&world, &good, job).await, AttemptId { job, attempt: 2 });
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silence_is_recorded_once_and_ended_by_a_report() {
     let world = World::start().await;
     let mut node = world.node("one").await;
@@ -319,7 +339,8 @@ async fn a_restart_goes_on_where_it_was() {
     let attempt = placed(&world, &node, job).await;
     node.report(vec![said(attempt, JobState::Running)]).await.unwrap();
     let before = node.follow(0).await.next(&world).await.unwrap();
-    let world = world.again().await;
+    // Without a word, as a killed process leaves it.
+    let world = world.killed().await;
     node.moved_to(&world);
     assert_eq!(node.follow(0).await.next(&world).await.unwrap(), before);
     let answer = node.report(vec![said(attempt, JobState::Running)]).await.unwrap();

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::operation::login::token_row;
 use crate::server::{Server, ServerConfig};
 use crate::state::Control;
-use crate::{LocalNode, clock};
+use crate::{LocalNode, StartError, clock};
 
 /// How long a test waits for something that happens by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,7 +68,15 @@ impl World {
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, local: Option<LocalNode>) -> Self {
-        let server = Server::start(config(dir.path(), local)).await.unwrap();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let server = loop {
+            match Server::start(config(dir.path(), local.clone())).await {
+                Ok(server) => break server,
+                // One that was dropped lets go of its files a moment later.
+                Err(StartError::Store(store::OpenError::InUse { .. })) if tokio::time::Instant::now() < deadline => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
         let trust = Trust::Pin(*server.pin());
         let http = client(cli_client_config(trust, KeyExchange::default(), clock_of_handshakes()).unwrap());
         Self { dir, server, http }
@@ -77,6 +85,12 @@ impl World {
     /// Stops the server in good order and starts it again on what it left.
     pub(crate) async fn again(self) -> Self {
         self.server.stop().await;
+        Self::start_in(self.dir, None).await
+    }
+
+    /// Drops the server where it stands, and starts it again on what it left.
+    pub(crate) async fn killed(self) -> Self {
+        drop(self.server);
         Self::start_in(self.dir, None).await
     }
 
