@@ -10,7 +10,7 @@ use crate::output::Format;
 /// Security for AI compute on machines that you do not own.
 #[derive(Debug, Parser)]
 #[command(name = "swarm", version, about, max_term_width = 110, after_help = "\
-First steps:\n  swarm up                                    start a control plane and a node on this machine\n  \
+First steps:\n  swarm doctor                                what this machine offers, and what is missing\n  swarm up                                    start a control plane and a node on this machine\n  \
 swarm login https://127.0.0.1:7443 --ca-pin sha256:… --enrol\n  \
 swarm volume create patients --project p --region local --sensitivity internal --purpose research\n  \
 swarm volume put patients ./data\n  swarm image import ./image.tar --name sklearn\n  \
@@ -61,6 +61,8 @@ pub(crate) enum Noun {
     Whoami,
     /// Show the deployment's state
     Status,
+    /// Say what this machine offers to jobs, and what each missing piece costs
+    Doctor,
     /// Verify a receipt: offline, without a login
     Verify(Verify),
     /// Explain an error code

@@ -66,6 +66,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Logout => command::login::logout(app).await,
         Noun::Whoami => command::access::whoami(app).await,
         Noun::Status => command::tenant::status(app).await,
+        Noun::Doctor => command::doctor::doctor(app).await,
         Noun::Verify(verify) => command::verify::verify(app, &verify),
         Noun::Explain(explain) => command::explain::explain(app, explain.code.as_deref()),
         Noun::Tenant(verb) => command::tenant::tenant(app, verb).await,
