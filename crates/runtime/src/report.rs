@@ -125,7 +125,8 @@ fn limits(reader: &mut Reader, spec: &AttemptSpec, cgroup: &Cgroup) {
     });
     let swap = cgroup.read_limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
     let areas = std::fs::read_to_string("/proc/swaps").unwrap_or_default().lines().skip(1).count();
-    if swap.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+    let group = cgroup.limit("memory", "cgroup.procs", "cgroup.procs").exists();
+    if group && swap.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         reader.add("swap_limit", areas == 0, format!("the kernel does not count swap; swap areas: {areas}"));
     } else {
         reader.limit("swap_limit", swap, |seen| seen.parse::<u64>().is_ok_and(|seen| seen <= memory));
@@ -137,4 +138,28 @@ fn limits(reader: &mut Reader, spec: &AttemptSpec, cgroup: &Cgroup) {
     reader.limit("pids_limit", cgroup.read_limit("pids", "pids.max", "pids.max"), |seen| seen.parse::<u64>().ok() == Some(spec.limits.pids));
     let member = std::fs::read_to_string(cgroup.handle().join("cgroup.procs")).unwrap_or_default().lines().any(|line| line.parse::<i32>().ok() == Some(reader.pid));
     reader.add("cgroup_kill", member && cgroup.handle().join("cgroup.kill").exists(), cgroup.handle().display().to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_a_sandbox_has_no_layer() {
+        let spec = crate::sandbox::attempt_for_tests();
+        let word = Word {
+            no_new_privs: false,
+            death_signal: false,
+            landlock: "not enforced".to_owned(),
+            landlock_held: false,
+            device_filter: String::new(),
+            device_filter_held: false,
+        };
+        let own = i32::try_from(std::process::id()).unwrap();
+        let report = read(&spec, &Cgroup::of(&spec), own, &word);
+        let held: Vec<_> = report.layers.iter().filter(|layer| layer.verdict != LayerVerdict::Absent).collect();
+        assert!(held.is_empty(), "{held:?}");
+        assert_eq!(report.missing().len(), report.layers.len(), "an attempt like this does not start");
+        assert!(report.layers.len() >= 24);
+    }
 }

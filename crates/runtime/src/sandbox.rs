@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use vocabulary::job::{AttemptId, JobLimits, SandboxGrant};
 
 pub(crate) use spec::masked;
+#[cfg(test)]
+pub(crate) use spec::tests::attempt as attempt_for_tests;
 pub use spec::{SpecError, build as oci_spec};
 
 /// A directory or file of the host that the *node agent* binds into the job. Never taken from a job's own wishes.

@@ -173,13 +173,13 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::sandbox::BindMount;
     use std::collections::{BTreeMap, BTreeSet};
     use vocabulary::job::{AttemptId, JobLimits};
 
-    fn attempt() -> AttemptSpec {
+    pub(crate) fn attempt() -> AttemptSpec {
         AttemptSpec {
             attempt: AttemptId { job: vocabulary::JobId::from_bytes([7; 16]), attempt: 1 },
             image_root: "/images/x".into(),

@@ -221,7 +221,8 @@ fn make(root: &str, path: &str, directory: bool, owner: u32) -> Result<OwnedFd, 
 fn proof_devices() -> Result<[OwnedFd; 2], String> {
     let make = |name: &str, major: u32, minor: u32| {
         let path = format!("{DEVICES}/{name}");
-        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor)).map_err(because("make a device node"))?;
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666), device).map_err(because("make a device node"))?;
         rustix::fs::chmod(&path, Mode::from_raw_mode(0o666)).map_err(because("make a device node"))?;
         open(&path, OFlags::PATH)
     };

@@ -106,7 +106,8 @@ pub(super) fn settle(attempt: AttemptId, directory: &Path) -> Result<Exit, Super
         return Ok(exit);
     }
     let written = std::fs::read_to_string(directory.join("boot_id")).unwrap_or_default();
-    let same_boot = written.trim() == crate::sys::boot_id();
+    // An agent that died before it wrote the id says nothing about a restart.
+    let same_boot = written.trim().is_empty() || written.trim() == crate::sys::boot_id();
     let detail = if same_boot { "its supervisor died" } else { "the machine restarted" };
     if let Ok(spec) = read_plan(directory) {
         end(&spec, directory)?;

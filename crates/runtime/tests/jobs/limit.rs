@@ -85,7 +85,10 @@ fn a_full_disk_is_the_jobs_alone() {
     let bench = Bench::new();
     let place = bench.directory.path().join("store");
     let scratch = runtime::scratch::Scratch::create(&place, 32 * MIB, &mut keys::SystemRandom).unwrap();
-    let mut spec = bench.shell("dd if=/dev/zero of=/scratch/a bs=1M count=100; echo $?; rm /scratch/a; n=0; while [ $n -lt 100000 ]; do : > /scratch/$n || exit 1; n=$((n+1)); done");
+    let mut spec = bench.shell(
+        "dd if=/dev/zero of=/scratch/a bs=1M count=100; echo $?; rm /scratch/a
+        n=0; while [ $n -lt 100000 ]; do : > /scratch/$n || exit 1; n=$((n+1)); done",
+    );
     let job = scratch.subdirectory("job", spec.id_base, spec.id_base).unwrap();
     spec.binds.push(BindMount { source: job, target: "/scratch".to_owned(), readonly: false, exec: false });
     // The log lies on the same full disk: the job does not wait for it, and what could be kept is read.

@@ -200,6 +200,29 @@ fn another_boot_means_that_everything_has_ended() {
 }
 
 #[test]
+fn a_half_written_directory_is_ended_and_removed() {
+    let bench = Bench::new();
+    let spec = bench.spec(["true"]);
+    let directory = bench.supervisor.directory(spec.attempt);
+    std::fs::create_dir(bench.jobs().join("not-an-attempt")).unwrap();
+    // An agent that died after its first step, and one that died while it wrote.
+    for plan in [None, Some("{\"attempt\":")] {
+        std::fs::create_dir(&directory).unwrap();
+        if let Some(plan) = plan {
+            std::fs::write(directory.join("plan.json"), plan).unwrap();
+        }
+        assert!(matches!(bench.refuse(&spec), StartError::Exists(_)));
+        let found = bench.restarted().scan().unwrap().remove(0);
+        assert!(matches!(&found.state, FoundState::Ended(exit) if exit.reason == ExitReason::SupervisorLost), "{found:?}");
+        assert!(found.spec.is_none());
+        found.handle.cleanup().unwrap();
+        found.handle.cleanup().unwrap();
+    }
+    std::fs::remove_dir(bench.jobs().join("not-an-attempt")).unwrap();
+    assert_eq!(bench.run(&spec).exit.reason, ExitReason::Completed, "the next start is the first");
+}
+
+#[test]
 fn stop_asks_and_kill_does_not() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.shell("trap 'echo asked; exit 5' TERM; echo up; while :; do read -t 1 x; done"));
