@@ -117,6 +117,10 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
             None
         }
     });
+    if let Some(plan) = &kept {
+        // At the first start of a set there is none that could be newer.
+        let _ = shared.revocations.replace(plan.revocations().clone());
+    }
     let (plans, plan) = watch::channel(kept.map(Arc::new));
     let mut tasks = JoinSet::new();
     let inner = CancellationToken::new();
@@ -150,7 +154,7 @@ fn lock(dir: &Path) -> Result<std::fs::File, RunError> {
 
 /// Everything that blocks, in start order.
 fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Vec<Beginning>), RunError> {
-    let node = store::load(&options.dir, clock::wall())?;
+    let node = store::load(&options.dir)?;
     let ids = IdBlocks::new(options.id_base, options.id_blocks).ok_or(RunError::Ids)?;
     let attempts_dir = options.dir.join("attempts");
     files::directory(&attempts_dir).map_err(start("make the directory of attempts"))?;
@@ -201,6 +205,10 @@ fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<
         if let Some(base) = record.id_base.filter(|_| record.phase >= Phase::Creating && record.phase != Phase::Gone) {
             ids.claim(base);
         }
+        if record.phase == Phase::Gone {
+            // Whatever is found of it all the same is nobody's.
+            continue;
+        }
         let (found, handle) = match scanned.remove(&record.attempt()) {
             None => (Found::Nothing, None),
             Some(found) => match found.state {
@@ -224,6 +232,8 @@ fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<
             tracing::error!(%attempt, error = chain(&error), "leftovers stay");
         }
     }
+    // Older attempts of a job come first, so that newer ones find them to wait for.
+    all.sort_by_key(|beginning| beginning.record.attempt());
     Ok(all)
 }
 
@@ -269,9 +279,6 @@ impl Agent {
     /// Attempts of earlier runs, before any plan: they go on as their records say.
     fn recover(&mut self, found: Vec<Beginning>) {
         for beginning in found {
-            if beginning.record.phase == Phase::Gone {
-                continue;
-            }
             let mut wish = Wish { desired: Some(Desired::Run), ..Wish::default() };
             if beginning.record.phase >= Phase::Sealing {
                 // Nothing of it can act any more but through the control plane: this only bounds the patience.

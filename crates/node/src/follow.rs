@@ -96,8 +96,9 @@ async fn stream(shared: &Shared, plans: &Plans, deployment: &VerifiedDeployment)
                 }
                 if line.last() == Some(&b'\n') {
                     line.pop();
-                    if !line.is_empty() {
-                        take(shared, plans, deployment, &line).await?;
+                    if !line.is_empty() && take(shared, plans, deployment, &line).await? {
+                        // This connection was judged by the older set of revocations.
+                        return Err(Ended::Stale);
                     }
                     line.clear();
                 }
@@ -108,22 +109,21 @@ async fn stream(shared: &Shared, plans: &Plans, deployment: &VerifiedDeployment)
     ended.err().unwrap_or(Ended::Closed)
 }
 
-/// Checks a plan, puts it on the disk, and only then in force.
-async fn take(shared: &Shared, plans: &Plans, deployment: &VerifiedDeployment, line: &[u8]) -> Result<(), Ended> {
+/// Checks a plan, puts it on the disk, and only then in force. Tells whether it brought other revocations.
+async fn take(shared: &Shared, plans: &Plans, deployment: &VerifiedDeployment, line: &[u8]) -> Result<bool, Ended> {
     let checked = valid_now(deployment, &shared.node.file).check(line, revision(plans))?;
     let before = shared.revocations.current().version();
     shared.revocations.replace(checked.revocations().clone()).map_err(PlanRefusal::from)?;
-    if shared.revocations.current().version() != before {
-        // Living connections were judged by the older set.
-        let tls = shared.node.tls();
-        shared.channel.replace(&tls).map_err(Ended::Disk)?;
+    let revoked = shared.revocations.current().version() != before;
+    if revoked {
+        shared.channel.replace(&shared.node.tls()).map_err(Ended::Disk)?;
     }
     let (dir, bytes) = (shared.dir.clone(), line.to_vec());
     let kept = tokio::task::spawn_blocking(move || store::write_plan(&dir, &bytes)).await;
     kept.map_err(|error| Ended::Disk(error.to_string()))?.map_err(|error| Ended::Disk(error.to_string()))?;
     tracing::info!(revision = checked.plan().revision, jobs = checked.plan().jobs.len(), "plan");
     plans.send_replace(Some(Arc::new(checked)));
-    Ok(())
+    Ok(revoked)
 }
 
 /// A signature of an unknown key may be of a key that was made since the node joined: the deployment's public file tells,

@@ -85,6 +85,10 @@ struct TlsFile {
     key: String,
     #[zeroize(skip)]
     chain: Vec<String>,
+    /// When the chain was checked as it came: it is judged at that time again, so that an agent whose certificate has
+    /// ended still looks after its jobs.
+    #[zeroize(skip)]
+    checked: UnixTime,
 }
 
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
@@ -138,7 +142,7 @@ pub(crate) fn write_record_key(dir: &Path, key: &StatementKey) -> Result<(), Sto
 /// Key and chain are one file, so that a crash never leaves one without the other.
 pub(crate) fn write_tls(dir: &Path, tls: &TlsIdentity) -> Result<(), StoreError> {
     let key = STANDARD.encode(tls.identity.key.reveal());
-    write_secret(&tls_path(dir), &TlsFile { format: FORMAT, key, chain: chain_to_wire(&tls.identity.chain) })
+    write_secret(&tls_path(dir), &TlsFile { format: FORMAT, key, chain: chain_to_wire(&tls.identity.chain), checked: tls.checked })
 }
 
 pub(crate) fn write_plan(dir: &Path, signed: &[u8]) -> Result<(), StoreError> {
@@ -155,6 +159,7 @@ pub(crate) struct TlsIdentity {
     pub(crate) identity: tls::Identity,
     pub(crate) not_before: UnixTime,
     pub(crate) not_after: UnixTime,
+    checked: UnixTime,
 }
 
 impl TlsIdentity {
@@ -171,7 +176,7 @@ impl TlsIdentity {
             return Err(wrong("it is for another key"));
         }
         let identity = tls::Identity { chain, key: key.private().clone() };
-        Ok(Self { identity, not_before: peer.not_before, not_after: peer.not_after })
+        Ok(Self { identity, not_before: peer.not_before, not_after: peer.not_after, checked: now })
     }
 
     /// When a new one is asked for: at two thirds of its life.
@@ -201,7 +206,7 @@ impl Node {
 }
 
 /// Reads a joined node's directory and checks that its parts belong together.
-pub(crate) fn load(dir: &Path, now: UnixTime) -> Result<Node, StoreError> {
+pub(crate) fn load(dir: &Path) -> Result<Node, StoreError> {
     if !is_joined(dir) {
         return Err(StoreError::NotJoined(dir.display().to_string()));
     }
@@ -216,7 +221,7 @@ pub(crate) fn load(dir: &Path, now: UnixTime) -> Result<Node, StoreError> {
     let tls: TlsFile = read(&tls_path(dir))?;
     let pkcs8 = Zeroizing::new(STANDARD.decode(tls.key.as_bytes()).map_err(|_| StoreError::Key("tls.json"))?);
     let key = EcdsaKey::open(&Pkcs8::from_bytes(&pkcs8)).map_err(|_| StoreError::Key("tls.json"))?;
-    let tls = TlsIdentity::check(&deployment, node.node, &key, &tls.chain, now)?;
+    let tls = TlsIdentity::check(&deployment, node.node, &key, &tls.chain, tls.checked)?;
     Ok(Node { file: node, deployment, record_key, tls: RwLock::new(tls) })
 }
 
@@ -236,3 +241,84 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
 
 /// The format that [`NodeFile`] is written with.
 pub(crate) const NODE_FORMAT: u32 = FORMAT;
+
+#[cfg(test)]
+mod tests {
+    use identity::certificate::make_request;
+    use identity::{CertificateRequest, NodeLife, ReceiptCertificate, RootAuthority};
+    use keys::SystemRandom;
+    use vocabulary::{KeyId, Profile};
+
+    use super::*;
+    use crate::clock;
+
+    const NODE: NodeId = NodeId::from_bytes([2; 16]);
+    const HOURS: u64 = 3_600_000;
+
+    /// A joined node's directory, all of it made three hours ago.
+    fn joined() -> (tempfile::TempDir, EcdsaKey, VerifiedDeployment, Vec<String>) {
+        let random = &mut SystemRandom;
+        let then = UnixTime::from_millis(clock::wall().millis() - 3 * HOURS);
+        let root = RootAuthority::create(DeploymentId::from_bytes([1; 16]), then, random).unwrap();
+        let receipt = StatementKey::generate(random).unwrap();
+        let receipts = root.issue_authority(Class::Receipt, then, random).unwrap();
+        let certificate = receipts.issue_receipt(KeyId::from_bytes([3; 16]), &receipt.public().unwrap(), then, random).unwrap();
+        let certificates = vec![ReceiptCertificate::from_chain(&certificate.chain).unwrap()];
+        let file = root.sign_deployment_file(Profile::Development, Vec::new(), certificates, then).unwrap();
+        let pin = root.certificate().pin();
+        let deployment = verify_deployment_file(file.as_bytes(), &pin).unwrap();
+        let key = EcdsaKey::generate().unwrap();
+        let request = CertificateRequest::check(&make_request(&key).unwrap()).unwrap();
+        let nodes = root.issue_authority(Class::Node, then, random).unwrap();
+        let chain = chain_to_wire(&nodes.issue_node(NODE, &request, NodeLife::default(), then, random).unwrap().chain);
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path();
+        let node = NodeFile {
+            format: NODE_FORMAT,
+            node: NODE,
+            name: "first".parse().unwrap(),
+            place: NodePlace { region: "eu-central".parse().unwrap(), jurisdiction: "EU".parse().unwrap(), labels: std::collections::BTreeMap::new() },
+            deployment: deployment.file().deployment,
+            ca_pin: pin,
+            api: "https://localhost:1".to_owned(),
+            channel: "https://localhost:2".to_owned(),
+        };
+        write_record_key(dir, &StatementKey::generate(random).unwrap()).unwrap();
+        write_deployment(dir, &file).unwrap();
+        write_tls(dir, &TlsIdentity::check(&deployment, NODE, &key, &chain, then).unwrap()).unwrap();
+        write_node(dir, &node).unwrap();
+        (place, key, deployment, chain)
+    }
+
+    #[test]
+    fn a_node_whose_certificate_has_ended_still_loads() {
+        let (place, ..) = joined();
+        let node = load(place.path()).unwrap();
+        assert!(node.tls().not_after < clock::wall() && node.tls().renew_at() < node.tls().not_after);
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_refused_by_name() {
+        let (place, key, deployment, chain) = joined();
+        let then = UnixTime::from_millis(clock::wall().millis() - 3 * HOURS);
+        let check = |node, key: &EcdsaKey, now| TlsIdentity::check(&deployment, node, key, &chain, now).unwrap_err().to_string();
+        assert!(check(NodeId::from_bytes([9; 16]), &key, then).contains("another node"));
+        assert!(check(NODE, &EcdsaKey::generate().unwrap(), then).contains("another key"));
+        assert!(check(NODE, &key, clock::wall()).contains("expired"));
+        // Another pin: the deployment's file is not the one that was joined.
+        let path = node_path(place.path());
+        let good = std::fs::read_to_string(&path).unwrap();
+        let pin = deployment.root().pin().to_string();
+        std::fs::write(&path, good.replace(&pin, &Sha256Digest::from_bytes([9; 32]).to_string())).unwrap();
+        assert!(matches!(load(place.path()), Err(StoreError::Deployment(_))));
+        std::fs::write(&path, good.replace("\"format\":1", "\"format\":2")).unwrap();
+        assert!(matches!(load(place.path()), Err(StoreError::Format { found: 2, .. })));
+        std::fs::write(&path, "{").unwrap();
+        assert!(matches!(load(place.path()), Err(StoreError::File { .. })));
+        std::fs::write(&path, good).unwrap();
+        std::fs::write(record_key_path(place.path()), "{\"format\":1,\"seed\":\"AAAA\"}").unwrap();
+        assert!(matches!(load(place.path()), Err(StoreError::Key(_))));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(load(place.path()), Err(StoreError::NotJoined(_))));
+    }
+}

@@ -125,6 +125,7 @@ struct Driver {
     calls: JoinSet<()>,
     abort: CancellationToken,
     may_start: Arc<AtomicBool>,
+    stop: CancellationToken,
     retired: bool,
 }
 
@@ -146,22 +147,28 @@ pub(crate) fn drive(shared: Arc<Shared>, beginning: Beginning, wish: Wish, stop:
         calls: JoinSet::new(),
         abort: CancellationToken::new(),
         may_start: Arc::new(AtomicBool::new(false)),
+        stop,
         retired: false,
     };
     let task = async move {
         driver.take(Event::Begin { found, boot_id, refusal }).await;
-        driver.run(&stop).await;
+        driver.run().await;
         attempt
     };
     (slot, task)
 }
 
 impl Driver {
-    async fn run(&mut self, stop: &CancellationToken) {
+    async fn run(&mut self) {
+        let stop = self.stop.clone();
         let mut wish = self.hands.wish.clone();
         let mut known = Wish { desired: Some(Desired::Run), ..Wish::default() };
         wish.mark_changed();
         while !self.retired {
+            // The end may have been recorded by the statement, before the report of it.
+            if self.machine.record().phase == Phase::Ended && known.end_known {
+                self.take(Event::EndKnown).await;
+            }
             tokio::select! {
                 () = stop.cancelled() => return self.leave().await,
                 changed = wish.changed() => {
@@ -206,9 +213,6 @@ impl Driver {
             }
             self.take(Event::Cleared).await;
         }
-        if now.end_known && !self.retired {
-            self.take(Event::EndKnown).await;
-        }
     }
 
     /// The agent stops: what runs goes on under its shim, what was not begun leaves no opened data behind.
@@ -234,7 +238,11 @@ impl Driver {
         self.may_start.store(phase == Phase::Running, Ordering::SeqCst);
         for effect in effects {
             match effect {
-                Effect::Persist => self.persist().await,
+                Effect::Persist => {
+                    if !self.persist().await {
+                        return;
+                    }
+                }
                 Effect::Report => {
                     self.view.send_replace(View::of(self.machine.record()));
                     self.hands.shared.report_soon();
@@ -291,19 +299,21 @@ impl Driver {
         });
     }
 
-    /// Nothing that follows happens before the record is on the disk.
-    async fn persist(&self) {
+    /// Nothing that follows happens before the record is on the disk. `false` when the agent stops before it is.
+    async fn persist(&self) -> bool {
         let path = self.hands.dir.join(RECORD_FILE);
         let mut backoff = Backoff::default();
         loop {
             let (dir, target, record) = (self.hands.dir.clone(), path.clone(), self.machine.record().clone());
             let written = tokio::task::spawn_blocking(move || files::directory(&dir).and_then(|()| files::write_json(&target, &record)));
             match written.await {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => return true,
                 Ok(Err(error)) => tracing::error!(path = %path.display(), %error, "the record cannot be written: the attempt waits"),
                 Err(error) => tracing::error!(path = %path.display(), %error, "the record cannot be written: the attempt waits"),
             }
-            backoff.wait().await;
+            if self.stop.run_until_cancelled(backoff.wait()).await.is_none() {
+                return false;
+            }
         }
     }
 }

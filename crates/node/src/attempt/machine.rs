@@ -382,9 +382,15 @@ impl Machine {
                 self.phase(Phase::Gone, now);
                 vec![Effect::Persist, Effect::Retire]
             }
-            (Phase::Pulling | Phase::Opening | Phase::Creating | Phase::Running | Phase::Stopping, Event::Failed(failure)) => {
-                self.conclude(failure.reason, failure.detail, now)
+            (Phase::Pulling | Phase::Opening | Phase::Creating, Event::Failed(failure)) => self.conclude(failure.reason, failure.detail, now),
+            // Nobody looks at the sandbox any more: it is killed, and looked at again until it has ended.
+            (Phase::Running | Phase::Stopping, Event::Failed(failure)) => {
+                let reason = *self.record.stop.get_or_insert(failure.reason);
+                let mut effects = self.enter(Phase::Stopping, now);
+                effects.push(Effect::Kill(reason));
+                effects
             }
+            (Phase::Scrubbing, Event::Failed(failure)) => self.finished(Event::Scrubbed { left: Some(failure.detail) }, now),
             (Phase::Pulling | Phase::Opening | Phase::Creating, Event::Aborted) => {
                 self.conclude(ExitReason::Evicted, stopped_before(ExitReason::Evicted), now)
             }

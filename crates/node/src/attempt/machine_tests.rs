@@ -123,6 +123,13 @@ fn a_failing_step_says_its_reason() {
         let report = machine.record.report(None);
         assert_eq!((report.state, report.exit.unwrap().reason), (JobState::Failed, reason));
     }
+    // A step that broke while a sandbox stands is no end of the sandbox.
+    let mut machine = at(Phase::Running, true);
+    let effects = machine.step(failure(ExitReason::SupervisorLost), NOW);
+    assert_eq!(acts(&effects), [done(Step::Run), Effect::Kill(ExitReason::SupervisorLost)]);
+    let mut machine = at(Phase::Scrubbing, true);
+    assert_eq!(acts(&machine.step(failure(ExitReason::SupervisorLost), NOW)), [done(Step::Sign)]);
+    assert_eq!(machine.record.exit.unwrap().detail, "ended; left behind: because");
     let mut machine = at(Phase::Sealing, true);
     assert_eq!(acts(&machine.step(failure(ExitReason::Output), NOW)), [done(Step::Ship)]);
     let exit = machine.record.exit.unwrap();

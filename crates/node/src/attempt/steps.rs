@@ -196,9 +196,7 @@ impl Hands {
 
     /// Starts the program if it waits and may, and looks until everything has ended. Never gives up while something lives.
     pub(super) async fn run(&self, may_start: impl Fn() -> bool) -> Event {
-        let Some(handle) = self.handle() else {
-            return failed(ExitReason::SupervisorLost, "nothing of the attempt was found");
-        };
+        let Some(handle) = self.handle() else { return Event::Ended(lost()) };
         let shipper = self.shipper(&handle);
         let mut refused = None;
         let watching = async {
@@ -227,7 +225,7 @@ impl Hands {
         let mut exit: Exit = tokio::select! {
             exit = watching => exit,
             // Shipping ends early only when the log is refused: the program runs on.
-            () = async { shipper.follow(&self.shared.channel).await; std::future::pending::<()>().await } => return failed(ExitReason::SupervisorLost, "no end was seen"),
+            exit = async { shipper.follow(&self.shared.channel).await; std::future::pending().await } => exit,
         };
         if let Some(refused) = refused {
             exit.detail = format!("{}; it was not started: {refused}", exit.detail);
@@ -328,6 +326,21 @@ impl Hands {
             self.shared.ids.give_back(id_base);
         }
         Event::Removed
+    }
+}
+
+/// The end of an attempt of which nothing is there.
+fn lost() -> Exit {
+    Exit {
+        reason: ExitReason::SupervisorLost,
+        code: None,
+        signal: None,
+        detail: "nothing of the attempt was found".to_owned(),
+        oom_kills: 0,
+        peak_memory_bytes: None,
+        cpu_ms: None,
+        started: None,
+        ended: clock::wall(),
     }
 }
 

@@ -44,6 +44,29 @@ async fn a_plan_that_is_not_ours_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_a_plan_revokes_is_not_talked_to_any_more() {
+    let world = World::new().await;
+    let agent = world.start();
+    let job = world.job("echo up; sleep 1; echo end");
+    world.plane.plan(vec![job.clone()]);
+    world.logged(job.attempt, "up").await;
+    let serial = world.plane.0.serial.clone();
+    world.plane.look(|facts| facts.revocations = vocabulary::plan::Revocations { version: 1, nodes: Vec::new(), serials: vec![serial] });
+    world.plane.plan(vec![job.clone()]);
+    until("refused handshakes", || world.plane.look(|facts| (facts.handshakes_failed > 2).then_some(()))).await;
+    let asked = world.plane.look(|facts| facts.followed);
+    until("more of them", || world.plane.look(|facts| (facts.handshakes_failed > 4).then_some(()))).await;
+    assert_eq!(world.plane.look(|facts| facts.followed), asked);
+    // The set is kept with the plan: a restart does not forget it.
+    agent.stop().await;
+    let failed = world.plane.look(|facts| facts.handshakes_failed);
+    let agent = world.start();
+    until("refused handshakes after the restart", || world.plane.look(|facts| (facts.handshakes_failed > failed + 1).then_some(()))).await;
+    assert_eq!(world.plane.look(|facts| facts.followed), asked);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn images_that_are_not_what_they_should_be_are_refused() {
     let world = World::new().await;
     let agent = world.start();

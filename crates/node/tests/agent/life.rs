@@ -298,3 +298,20 @@ async fn a_newer_attempt_waits_until_the_older_one_is_gone() {
     assert!(ended.ended <= statement(&world, second.attempt).exit.started.unwrap(), "never two alive");
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_known_before_it_is_reported_leaves_nothing_behind() {
+    let world = World::new().await;
+    world.plane.look(|facts| {
+        facts.acknowledge = false;
+        facts.acknowledge_statements = true;
+    });
+    let agent = world.start();
+    for _ in 0..3 {
+        let job = world.job("echo hello");
+        world.plane.plan(vec![job.clone()]);
+        world.ends(job.attempt).await;
+        world.nothing_left(job.attempt).await;
+    }
+    agent.stop().await;
+}

@@ -109,6 +109,10 @@ pub(crate) struct Facts {
     pub(crate) issued: Option<(u64, u64)>,
     /// How often the plan's stream was begun.
     pub(crate) followed: u32,
+    /// Connections that never finished their handshake.
+    pub(crate) handshakes_failed: u32,
+    /// Ends are acknowledged as soon as a statement is there, whatever the report says.
+    pub(crate) acknowledge_statements: bool,
     pub(crate) commits: u32,
 }
 
@@ -122,6 +126,8 @@ pub(crate) struct Inner {
     nodes: IssuingAuthority,
     receipt: StatementKey,
     file: String,
+    /// The serial number of this process' certificate.
+    pub(crate) serial: String,
     pub(crate) api: SocketAddr,
     pub(crate) channel: SocketAddr,
 }
@@ -141,14 +147,14 @@ fn problem(code: ErrorCode, detail: &str) -> Response {
     (StatusCode::from_u16(code.status()).unwrap(), Json(Problem::new(code, detail))).into_response()
 }
 
-async fn serve(listener: TcpListener, tls: rustls::ServerConfig, router: Router) {
+async fn serve(listener: TcpListener, tls: rustls::ServerConfig, router: Router, plane: Plane) {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (acceptor, router) = (acceptor.clone(), router.clone());
+        let (acceptor, router, plane) = (acceptor.clone(), router.clone(), plane.clone());
         connections.spawn(async move {
-            let Ok(tls) = acceptor.accept(stream).await else { return };
+            let Ok(tls) = acceptor.accept(stream).await else { return plane.look(|facts| facts.handshakes_failed += 1) };
             let service = TowerToHyperService::new(router);
             let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await;
         });
@@ -180,11 +186,12 @@ impl Plane {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let channel = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let facts = Mutex::new(Facts { acknowledge: true, ..Facts::default() });
-        let inner = Inner { facts, root, nodes, receipt, file, api: api.local_addr().unwrap(), channel: channel.local_addr().unwrap() };
+        let serial = issued.serial.to_string();
+        let inner = Inner { facts, root, nodes, receipt, file, serial, api: api.local_addr().unwrap(), channel: channel.local_addr().unwrap() };
         let plane = Self(Arc::new(inner));
         let routes = Router::new().route("/v1/nodes/enrol", post(enrol)).route("/v1/deployment", get(deployment)).with_state(plane.clone());
-        tokio::spawn(serve(api, api_tls, routes));
-        tokio::spawn(serve(channel, node_tls, plane.routes()));
+        tokio::spawn(serve(api, api_tls, routes, plane.clone()));
+        tokio::spawn(serve(channel, node_tls, plane.routes(), plane.clone()));
         plane
     }
 
@@ -362,7 +369,8 @@ async fn report(State(plane): State<Plane>, Json(body): Json<NodeReport>) -> Jso
             Some(RenewedRun { attempt: report.attempt, lease: job.run_lease, length_ms })
         });
         let renewed = renewed.collect();
-        let ended = body.attempts.iter().filter(|report| report.state.is_final() && facts.acknowledge);
+        let stated = |attempt| facts.acknowledge_statements && facts.statements.iter().any(|(of, _)| *of == attempt);
+        let ended = body.attempts.iter().filter(|report| (report.state.is_final() && facts.acknowledge) || stated(report.attempt));
         let acknowledged = ended.map(|report| report.attempt).collect();
         facts.reports.push(body.clone());
         ReportAnswer { plan_revision: facts.revision, renewed, acknowledged }
