@@ -2,7 +2,7 @@
 
 use crate::limits::{LOG_FILE_BYTES, LOG_FILES, LOG_FRAME_BYTES};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use vocabulary::UnixTime;
 use vocabulary::job::{LogFrame, LogStream};
@@ -30,7 +30,7 @@ pub(crate) fn read(directory: &Path, after: u64, max: usize) -> io::Result<Vec<L
     let from = files.partition_point(|(first, _)| *first <= after.saturating_add(1)).saturating_sub(1);
     let mut frames: Vec<LogFrame> = Vec::new();
     let mut last = after;
-    for (first, path) in files.into_iter().skip(from) {
+    for (_, path) in files.into_iter().skip(from) {
         let file = match File::open(&path) {
             Ok(file) => file,
             // The writer dropped it between the listing and now: the next frame tells how many are lost.
@@ -39,7 +39,6 @@ pub(crate) fn read(directory: &Path, after: u64, max: usize) -> io::Result<Vec<L
         };
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
-        let mut sequence = first;
         loop {
             line.clear();
             let limit = u64::try_from(LOG_FRAME_BYTES * 2 + 1024).unwrap_or(u64::MAX);
@@ -47,7 +46,7 @@ pub(crate) fn read(directory: &Path, after: u64, max: usize) -> io::Result<Vec<L
             if read == 0 || line.last() != Some(&b'\n') {
                 break;
             }
-            if sequence > after {
+            if sequence(&line) > after {
                 let mut frame: LogFrame = serde_json::from_slice(&line).map_err(io::Error::other)?;
                 frame.lost = frame.sequence.saturating_sub(last).saturating_sub(1);
                 last = frame.sequence;
@@ -56,10 +55,15 @@ pub(crate) fn read(directory: &Path, after: u64, max: usize) -> io::Result<Vec<L
                     return Ok(frames);
                 }
             }
-            sequence = sequence.saturating_add(1);
         }
     }
     Ok(frames)
+}
+
+/// The number at the beginning of a line, so that lines which nobody asked for need not be read as a whole.
+fn sequence(line: &[u8]) -> u64 {
+    let digits = line.strip_prefix(b"{\"sequence\":").unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
 }
 
 /// The writing end.
@@ -70,12 +74,13 @@ pub(crate) struct Writer {
     bytes: u64,
     next: u64,
     partial: [Vec<u8>; 2],
+    waiting: Vec<u8>,
 }
 
 impl Writer {
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        Ok(Self { directory: directory.to_owned(), file: None, bytes: 0, next: 1, partial: [Vec::new(), Vec::new()] })
+        Ok(Self { directory: directory.to_owned(), file: None, bytes: 0, next: 1, partial: [Vec::new(), Vec::new()], waiting: Vec::new() })
     }
 
     /// Takes bytes as they came; whole lines, or 16 KiB, become frames.
@@ -89,20 +94,33 @@ impl Writer {
             buffer.extend_from_slice(part);
             rest = later;
             if line.is_some() || buffer.len() >= LOG_FRAME_BYTES {
-                self.flush(stream, now);
+                self.frame(stream, now);
             }
         }
+        self.write();
     }
 
     /// Makes a frame of what has no line end yet.
     pub(crate) fn flush(&mut self, stream: LogStream, now: UnixTime) {
+        self.frame(stream, now);
+        self.write();
+    }
+
+    fn frame(&mut self, stream: LogStream, now: UnixTime) {
         let data = std::mem::take(self.buffer(stream));
         if data.is_empty() {
             return;
         }
         let frame = LogFrame { sequence: self.next, time: now, stream, data: crate::sys::base64(&data), lost: 0 };
-        // The job never waits for its log: a frame that cannot be written is a hole, and the reader counts it.
-        let _ = self.write(&frame);
+        let waiting = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        if self.file.is_none() || self.bytes.saturating_add(waiting) >= LOG_FILE_BYTES {
+            self.write();
+            // The job never waits for its log: what cannot be written is a hole, and the reader counts it.
+            let _ = self.rotate();
+        }
+        if serde_json::to_writer(&mut self.waiting, &frame).is_ok() {
+            self.waiting.push(b'\n');
+        }
         self.next = self.next.saturating_add(1);
     }
 
@@ -114,22 +132,16 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, frame: &LogFrame) -> io::Result<()> {
-        if self.file.is_none() || self.bytes >= LOG_FILE_BYTES {
-            self.rotate()?;
-        }
-        let mut line = serde_json::to_vec(frame).map_err(io::Error::other)?;
-        line.push(b'\n');
-        let Some(file) = self.file.as_mut() else { return Ok(()) };
-        if let Err(error) = file.write_all(&line) {
-            // A torn line would shift every number behind it: cut it off and begin a new file.
-            let _ = file.set_len(self.bytes);
-            let _ = file.seek(io::SeekFrom::End(0));
+    /// Writes the frames of one reading at once: a chatty job must not keep its shim from hearing anybody else.
+    fn write(&mut self) {
+        let lines = std::mem::take(&mut self.waiting);
+        let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) else { return };
+        if file.write_all(&lines).is_ok() {
+            self.bytes = self.bytes.saturating_add(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+        } else if file.set_len(self.bytes).is_err() {
+            // A torn line that cannot be cut off ends its file.
             self.file = None;
-            return Err(error);
         }
-        self.bytes = self.bytes.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX));
-        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -176,6 +188,26 @@ mod tests {
         assert_eq!(all.len(), LOG_FILES);
         assert_eq!(all[0].lost, 3);
         assert_eq!(all[1].lost, 0);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_a_counted_hole_and_costs_nothing_older() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(directory.path()).unwrap();
+        let now = UnixTime::from_millis(1);
+        writer.push(LogStream::Stdout, b"one\ntwo\n", now);
+        // A disk that takes nothing: every write to this device fails with ENOSPC.
+        let whole = writer.file.replace(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        for _ in 0..100 {
+            writer.push(LogStream::Stdout, b"lost\n", now);
+            writer.file.get_or_insert_with(|| OpenOptions::new().write(true).open("/dev/full").unwrap());
+        }
+        writer.file = whole;
+        writer.push(LogStream::Stdout, b"three\n", now);
+        let all = read(directory.path(), 0, 1000).unwrap();
+        assert_eq!(all.iter().map(|frame| (frame.sequence, frame.lost)).collect::<Vec<_>>(), [(1, 0), (2, 0), (103, 100)]);
+        assert_eq!(read(directory.path(), 2, 1000).unwrap()[0].lost, 100);
+        assert_eq!(files(directory.path()).unwrap().len(), 1);
     }
 
     #[test]

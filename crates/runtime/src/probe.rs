@@ -94,14 +94,15 @@ const COSTS: &[(&str, &str)] = &[
 /// The running program must call [`crate::shim::branch`] first of all: it is started again for the tries.
 #[must_use]
 pub fn machine() -> Vec<Fact> {
-    machine_by(Path::new("/proc/self/exe"))
+    machine_by(Path::new("/proc/self/exe"), Path::new("/"))
 }
 
-/// Like [`machine`], with another program that calls [`crate::shim::branch`].
+/// Like [`machine`], by another program that calls [`crate::shim::branch`], and with the directory whose file system holds
+/// the images: whether its ids can be shifted is a matter of the file system.
 #[must_use]
-pub fn machine_by(program: &Path) -> Vec<Fact> {
+pub fn machine_by(program: &Path, images: &Path) -> Vec<Fact> {
     let mut seen = looked_at();
-    match tried_by(program) {
+    match tried_by(program, images) {
         Ok(tried) => seen.extend(tried),
         Err(detail) => seen.extend(TRIES.iter().map(|name| Seen::new::<String, _>(name, Err(format!("not tried: {detail}"))))),
     }
@@ -127,13 +128,13 @@ const TRIES: [&str; 10] = [
     "fscrypt",
 ];
 
-fn tried_by(program: &Path) -> Result<Vec<Seen>, String> {
-    let output = Command::new(program).arg(VERB).env_clear().current_dir("/").stdin(Stdio::null()).stderr(Stdio::null()).output().map_err(|error| error.to_string())?;
+fn tried_by(program: &Path, images: &Path) -> Result<Vec<Seen>, String> {
+    let output = Command::new(program).arg(VERB).arg(images).env_clear().current_dir("/").stdin(Stdio::null()).stderr(Stdio::null()).output().map_err(|error| error.to_string())?;
     serde_json::from_slice(&output.stdout).map_err(|error| format!("`{}` {VERB}: {error}", program.display()))
 }
 
 /// The hidden verb: tries, says what happened, ends.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(images: &Path) -> ExitCode {
     let namespaces = [
         ("pid_namespace", libc::CLONE_NEWPID),
         ("mount_namespace", libc::CLONE_NEWNS),
@@ -151,9 +152,9 @@ pub(crate) fn run() -> ExitCode {
         (Ok(()), false) => Err("programs load, but the kernel's types are absent (/sys/kernel/btf/vmlinux)".to_owned()),
         (Err(error), _) => Err(format!("load a program: {error}")),
     }));
-    let overlay = crate::shim::try_idmapped_overlay();
+    let overlay = crate::shim::try_idmapped_overlay(images);
     let staged = overlay.is_ok();
-    seen.push(Seen::new("idmapped_overlay", overlay.map(|()| "mounted the root file system with shifted ids below an overlay")));
+    seen.push(Seen::new("idmapped_overlay", overlay.map(|()| format!("mounted `{}` with shifted ids below an overlay", images.display()))));
     // The stage is a mount of this process alone: the image file and its mount go with it.
     let place = if staged { Path::new("/tmp/state") } else { Path::new("/tmp") };
     let fscrypt = if rustix::process::geteuid().is_root() {

@@ -60,7 +60,7 @@ pub fn branch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
     let mut arguments = arguments.into_iter().skip(1);
     let verb = arguments.next()?;
     if verb == crate::probe::VERB {
-        return Some(crate::probe::run());
+        return Some(crate::probe::run(Path::new(&arguments.next().unwrap_or_else(|| "/".into()))));
     }
     if verb != VERB {
         return None;

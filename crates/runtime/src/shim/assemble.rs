@@ -81,14 +81,14 @@ fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<()
     Err(format!("layers of isolation are absent: {}", seen.join(", ")))
 }
 
-/// What the making of a sandbox needs of this machine's mounts, tried for real: the root file system with shifted ids
-/// below an overlay. Leaves this process in a mount namespace of its own with an empty stage; call it where that ends.
-pub(crate) fn try_idmapped_overlay() -> Result<(), String> {
+/// What the making of a sandbox needs of this machine's mounts, tried for real: a directory with shifted ids below
+/// an overlay. Leaves this process in a mount namespace of its own with an empty stage; call it where that ends.
+pub(crate) fn try_idmapped_overlay(directory: &Path) -> Result<(), String> {
     sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(because("make mounts private"))?;
     let namespace = sys::user_namespace(limits::ID_BLOCK, limits::ID_BLOCK).map_err(because("make a user namespace"))?;
-    let image = tree(Path::new("/"))?;
-    sys::idmap(image.as_fd(), namespace.as_fd(), libc::MOUNT_ATTR_RDONLY).map_err(because("shift the ids of the root file system"))?;
+    let image = tree(directory)?;
+    sys::idmap(image.as_fd(), namespace.as_fd(), libc::MOUNT_ATTR_RDONLY).map_err(because(format!("shift the ids of `{}`", directory.display())))?;
     overlay(limits::ID_BLOCK, &format!("{STAGE}/root"), &image)
 }
 

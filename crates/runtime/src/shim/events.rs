@@ -66,18 +66,19 @@ impl Watch<'_> {
                 guard.dismiss();
                 self.guard = Some(Guard::post(&self.created.cgroup, self.lock)?);
             }
-            if output {
-                self.read_output(LogStream::Stdout);
-            }
-            if errors {
-                self.read_output(LogStream::Stderr);
-            }
             if listener {
                 self.control.accept();
             }
             self.serve(&ready.callers);
             if time {
                 self.clock()?;
+            }
+            // Output comes last and a little at a time: a job that floods its log is still heard and killed at once.
+            if output {
+                self.read_output(LogStream::Stdout);
+            }
+            if errors {
+                self.read_output(LogStream::Stderr);
             }
             if end {
                 return self.finish();
@@ -128,7 +129,7 @@ impl Watch<'_> {
     }
 
     fn read_output(&mut self, stream: LogStream) {
-        let mut chunk = [0; 65_536];
+        let mut chunk = [0; 16_384];
         let (pipe, place) = match stream {
             LogStream::Stdout => (&mut self.created.stdout, 0),
             LogStream::Stderr => (&mut self.created.stderr, 1),
