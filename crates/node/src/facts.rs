@@ -28,7 +28,7 @@ pub(crate) fn gather(dir: &Path) -> NodeFacts {
 
 /// The same, with what the sandbox can do here, tried by `program`, which carries the shim; blocks for seconds.
 pub(crate) fn gather_tried(dir: &Path, program: &Path) -> NodeFacts {
-    let tried = probe::machine_by(program);
+    let tried = probe::machine_by(program, dir);
     for fact in tried.iter().filter(|fact| !fact.present) {
         tracing::warn!(name = fact.name, detail = fact.detail, costs = fact.cost_of_absence, "this machine lacks something");
     }
