@@ -9,14 +9,19 @@
 )]
 
 mod deployment;
+#[expect(dead_code, reason = "the tests use the small image only")]
+#[path = "../../xtask/src/oci.rs"]
+mod oci;
 mod leftovers;
 mod person;
 mod typed;
+mod world;
 
 pub use deployment::{Deployment, Options, signal};
 pub use leftovers::{Snapshot, snapshot};
 pub use person::Person;
 pub use typed::{Shell, Typed};
+pub use world::{PROJECT, TENANT, World, id, text};
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,6 +33,11 @@ pub fn program() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("where this program lies")?;
     let found = own.ancestors().skip(1).take(3).map(|folder| folder.join("swarm")).find(|path| path.is_file());
     found.with_context(|| format!("there is no `swarm` beside {}: build it first: cargo build -p cli", own.display()))
+}
+
+/// Writes the 2 MB image of this machine's static busybox; the same machine gives the same bytes.
+pub fn busybox_image(out: &Path) -> anyhow::Result<()> {
+    oci::busybox_archive(out).with_context(|| out.display().to_string()).map(drop)
 }
 
 /// Waits until something is so, at most for the given time; says what was waited for when it never is.

@@ -15,7 +15,7 @@ const EXCLUDED: &[&str] = &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/
 /// What the packages drag in and no job of the demo runs: compilers, tests, caches.
 const TRIM: &str = "cd \"$1\" && rm -rf usr/lib/gcc usr/libexec/gcc usr/bin/*-linux-gnu-* usr/lib/bfd-plugins \
 usr/lib/python3/dist-packages/pythran usr/lib/python3/dist-packages/*/tests usr/lib/python3/dist-packages/*/*/tests \
-usr/lib/*-linux-gnu/perl* usr/share/perl* var/cache/* var/log/* etc/apt && mkdir -p inputs outputs code scratch";
+usr/lib/*-linux-gnu/perl* usr/share/perl* var/cache/* var/log/* && mkdir -p inputs outputs code scratch";
 /// Threads of numeric libraries follow the job's cores, not the machine's; nothing is written beside the code.
 const ENVIRONMENT: &[&str] = &[
     "PATH=/usr/local/bin:/usr/bin:/bin",
