@@ -7,13 +7,17 @@ use vocabulary::job::JobSpec;
 use vocabulary::limits::{COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, JOB_VOLUMES_MAX};
 
 use crate::api::problem::Failure;
-use crate::limits::{JOB_CPU_MILLIS, JOB_GRACE_MS, JOB_MEMORY_BYTES, JOB_PIDS, JOB_SCRATCH_BYTES, JOB_TIME_MS, RUN_LEASE_MS};
+use crate::limits::{JOB_CPU_MILLIS, JOB_GRACE_MS, JOB_MEMORY_BYTES, JOB_PIDS, JOB_SCRATCH_BYTES, JOB_TIME_MS, RUN_LEASE_MS, SPEC_JSON_MAX};
 use crate::operation::enrolment::check_labels;
 use crate::row::VolumeRow;
 
 /// Checks a spec by itself. `gpus` says whether any node offers one.
 pub(crate) fn check_spec(spec: &JobSpec, gpus: bool) -> Result<(), Failure> {
     command(spec)?;
+    let size = serde_json::to_vec(spec).map_err(Failure::internal)?.len();
+    if size > SPEC_JSON_MAX {
+        return Err(Failure::new(ErrorCode::TooLarge, format!("`spec` has at most {SPEC_JSON_MAX} bytes as JSON")));
+    }
     volumes(spec)?;
     check_labels("spec.node_labels", &spec.node_labels)?;
     let limits = &spec.limits;
@@ -136,6 +140,7 @@ mod tests {
             (refused(|s| s.limits.grace_ms = u64::MAX), ErrorCode::InvalidRequest, "grace_ms"),
             (refused(|s| s.command = vec!["x".into(); 257]), ErrorCode::TooLarge, "spec.command"),
             (refused(|s| s.command = vec!["x".repeat(COMMAND_BYTES_MAX + 1)]), ErrorCode::TooLarge, "bytes"),
+            (refused(|s| s.command = vec!["\u{1}".repeat(COMMAND_BYTES_MAX)]), ErrorCode::TooLarge, "as JSON"),
             (refused(|s| s.command = vec![String::new()]), ErrorCode::InvalidRequest, "empty word"),
             (refused(|s| s.command = vec!["a\0b".into()]), ErrorCode::InvalidRequest, "NUL"),
             (refused(|s| s.env = [("A=B".into(), "1".into())].into()), ErrorCode::InvalidRequest, "spec.env"),

@@ -1,6 +1,7 @@
 //! The planner's driver: reads rows, asks [`crate::planner`], writes what it decides, one transaction each. Level-triggered:
 //! killed at any point, it goes on from what the store says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use audit::{EncodedEntry, Event};
@@ -14,10 +15,10 @@ use vocabulary::{LeaseId, NodeId, SYSTEM_OWNER, TenantId, UnixTime, VolumeId};
 
 use crate::api::problem::Failure;
 use crate::clock;
-use crate::fleet::{PlanRow, SEEN, SeenRow};
+use crate::fleet::{CurrentPlan, PlanRow, SEEN, SeenRow};
 use crate::job::{PENDING, PLACED};
-use crate::limits::{NODE_LOST_MS, SEEN_FLUSH_MS, STATEMENT_GRACE_MS, TICK};
-use crate::planner::{AttemptRow, DataRule, JobRow, ReceiptRow, Silence, place, planned_jobs, silence, usage};
+use crate::limits::{NODE_LOST_MS, PLAN_SPECS_MAX, SEEN_FLUSH_MS, STATEMENT_GRACE_MS, TICK};
+use crate::planner::{AttemptRow, DataRule, JobRow, NodeView, ReceiptRow, Silence, Used, place, planned_jobs, silence, usage};
 use crate::row::{FORMAT, NodeRow, VolumeRow};
 use crate::state::{Control, commit_failure, fresh};
 
@@ -27,7 +28,7 @@ pub(crate) async fn load(control: &Control) -> Result<(), Failure> {
         control.fleet.load(row);
     }
     for row in all::<PlanRow>(control, Kind::PLAN).await? {
-        control.fleet.set_plan(row.plan.node, row);
+        control.fleet.set_plan(row.read()?);
     }
     Ok(())
 }
@@ -75,22 +76,33 @@ pub(crate) struct Driver {
     nodes: Vec<NodeRow>,
     /// Those that wait for a node or are on one.
     jobs: Vec<JobRow>,
+    /// The change, and the news of the fleet, for which everything that fits was placed.
+    placed: Option<(u64, u64)>,
+    /// The change, and the version of the revocations, for which all plans are told.
+    told: Option<(u64, u64)>,
+}
+
+/// One thing that cannot be done holds up nothing else: it is told, and tried again with the next look.
+fn tolerated(what: &'static str, id: impl std::fmt::Display, done: Result<(), Failure>) {
+    if let Err(failure) = done {
+        tracing::error!(what, %id, code = %failure.problem.code, detail = failure.problem.detail, "tried again in a second");
+    }
 }
 
 impl Driver {
     pub(crate) const fn new(now: UnixTime) -> Self {
-        Self { started: now, flushed: now, seen: None, nodes: Vec::new(), jobs: Vec::new() }
+        Self { started: now, flushed: now, seen: None, nodes: Vec::new(), jobs: Vec::new(), placed: None, told: None }
     }
 
     /// Makes the state fit: ends are recorded, waiting jobs are placed, plans are told.
     pub(crate) async fn tick(&mut self, control: &Control, now: UnixTime) -> Result<(), Failure> {
         self.read(control).await?;
-        self.silent_nodes(control, now).await?;
-        self.ends(control, now).await?;
+        self.silent_nodes(control, now).await;
+        self.ends(control, now).await;
         self.read(control).await?;
-        self.placements(control, now).await?;
+        self.placements(control, now).await;
         self.read(control).await?;
-        self.plans(control, now).await?;
+        self.plans(control, now).await;
         if now.since(self.flushed).is_none_or(|age| age >= SEEN_FLUSH_MS) {
             self.flushed = now;
             flush(control, now).await?;
@@ -110,7 +122,10 @@ impl Driver {
             loop {
                 let found = control.store.list_state_anywhere(Kind::JOB, state, next).await.map_err(Failure::internal)?;
                 for stored in &found.items {
-                    jobs.push(stored.parse().map_err(Failure::internal)?);
+                    match stored.parse() {
+                        Ok(job) => jobs.push(job),
+                        Err(error) => tracing::error!(id = hex::encode(stored.id), %error, "a job's row cannot be read and is left alone"),
+                    }
                 }
                 match found.items.last() {
                     Some(last) if found.truncated => next = Page::after(last.id, 1000),
@@ -123,74 +138,127 @@ impl Driver {
     }
 
     /// A node that is silent for too long is recorded once as lost; it is heard of again by its report.
-    async fn silent_nodes(&self, control: &Control, now: UnixTime) -> Result<(), Failure> {
+    async fn silent_nodes(&self, control: &Control, now: UnixTime) {
         // Nobody could report while this process was not there.
         if now.since(self.started).is_none_or(|age| age < NODE_LOST_MS) {
-            return Ok(());
+            return;
         }
         for node in self.nodes.iter().filter(|node| !node.lost && !node.revoked) {
             let silent = control.fleet.seen(node.id).and_then(|seen| seen.last_seen).and_then(|seen| now.since(seen));
             if silent.is_some_and(|age| age >= NODE_LOST_MS) {
                 let event = || control.system_entry(now, SYSTEM_OWNER, Event::NodeLost { node: node.id, lost: true });
-                control
-                    .change_node(node.id, now, |row| {
-                        row.lost = true;
-                        Ok(vec![event()?])
-                    })
-                    .await?;
+                let lost = control.change_node(node.id, now, |row| {
+                    row.lost = true;
+                    Ok(vec![event()?])
+                });
+                tolerated("lost node", node.id, lost.await.map(drop));
             }
         }
-        Ok(())
     }
 
     /// Attempts that are over: reported without a statement in time, or silent beyond their run lease.
-    async fn ends(&self, control: &Control, now: UnixTime) -> Result<(), Failure> {
-        for job in &self.jobs {
-            if due(job, now).is_none() {
-                continue;
-            }
+    async fn ends(&self, control: &Control, now: UnixTime) {
+        for job in self.jobs.iter().filter(|job| due(job, now).is_some()) {
             // Judged again on the row that is changed: a report may have renewed the lease meanwhile.
-            control
-                .change_job(job.tenant, job.id, now, |job| {
-                    let Some((exit, without)) = due(job, now) else { return Ok(None) };
-                    finish(control, job, exit, without, now).map(Some)
-                })
-                .await?;
+            let ended = control.change_job(job.tenant, job.id, now, |job| {
+                let Some((exit, without)) = due(job, now) else { return Ok(None) };
+                finish(control, job, exit, without, now).map(Some)
+            });
+            tolerated("end of an attempt", job.id, ended.await.map(drop));
         }
-        Ok(())
     }
 
-    async fn placements(&self, control: &Control, now: UnixTime) -> Result<(), Failure> {
+    /// Finds places for what waits, oldest first, when a row or the fleet changed since the last time.
+    async fn placements(&mut self, control: &Control, now: UnixTime) {
+        let state = (self.seen.unwrap_or_default(), control.fleet.news());
+        if self.placed == Some(state) {
+            return;
+        }
         let views = control.views(&self.nodes);
         let mut used = usage(&self.jobs);
-        for job in self.jobs.iter().filter(|job| job.exit.is_none() && job.live().is_none()) {
-            let suspended = control.tenant(job.tenant).await?.is_none_or(|tenant| tenant.suspended);
-            if suspended {
-                continue;
-            }
-            let data = control.data_rules(job).await?;
-            let Ok(node) = place(&job.spec, &data, &views, &used, now) else { continue };
-            let Some(row) = self.nodes.iter().find(|row| row.id == node) else { continue };
-            let placed = control.change_job(job.tenant, job.id, now, |job| put_on(control, job, row, now)).await?;
-            if placed.is_some() {
-                let taken = used.entry(node).or_default();
-                taken.cpu_millis = taken.cpu_millis.saturating_add(job.spec.limits.cpu_millis);
-                taken.memory_bytes = taken.memory_bytes.saturating_add(job.spec.limits.memory_bytes);
-                taken.scratch_bytes = taken.scratch_bytes.saturating_add(job.spec.limits.scratch_bytes);
-                taken.gpus = taken.gpus.saturating_add(job.spec.gpus);
-                taken.jobs = taken.jobs.saturating_add(1);
+        let mut specs: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for job in &self.jobs {
+            if let Some(attempt) = job.live() {
+                let sum = specs.entry(attempt.node).or_default();
+                *sum = sum.saturating_add(spec_size(job));
             }
         }
-        Ok(())
+        let mut all = true;
+        for job in self.jobs.iter().filter(|job| job.exit.is_none() && job.live().is_none()) {
+            let size = spec_size(job);
+            // A plan has room for so many specs; what is beyond waits, or goes elsewhere.
+            let roomy: Vec<NodeView> =
+                views.iter().filter(|view| specs.get(&view.id).copied().unwrap_or(0).saturating_add(size) <= PLAN_SPECS_MAX).cloned().collect();
+            match self.put_somewhere(control, job, &roomy, &used, now).await {
+                Ok(None) => {}
+                Ok(Some(node)) => {
+                    let taken = used.entry(node).or_default();
+                    taken.cpu_millis = taken.cpu_millis.saturating_add(job.spec.limits.cpu_millis);
+                    taken.memory_bytes = taken.memory_bytes.saturating_add(job.spec.limits.memory_bytes);
+                    taken.scratch_bytes = taken.scratch_bytes.saturating_add(job.spec.limits.scratch_bytes);
+                    taken.gpus = taken.gpus.saturating_add(job.spec.gpus);
+                    taken.jobs = taken.jobs.saturating_add(1);
+                    let sum = specs.entry(node).or_default();
+                    *sum = sum.saturating_add(size);
+                }
+                Err(failure) => {
+                    all = false;
+                    tolerated("placement", job.id, Err(failure));
+                }
+            }
+        }
+        if all {
+            self.placed = Some(state);
+        }
     }
 
-    async fn plans(&self, control: &Control, now: UnixTime) -> Result<(), Failure> {
-        let revocations = control.gate.revocations().to_wire();
-        for node in self.nodes.iter().filter(|node| !node.revoked) {
-            replan(control, node.id, planned_jobs(node.id, &self.jobs), &revocations, now).await?;
+    /// Places a job where it fits, if it fits.
+    async fn put_somewhere(
+        &self,
+        control: &Control,
+        job: &JobRow,
+        views: &[NodeView],
+        used: &BTreeMap<NodeId, Used>,
+        now: UnixTime,
+    ) -> Result<Option<NodeId>, Failure> {
+        if control.tenant(job.tenant).await?.is_none_or(|tenant| tenant.suspended) {
+            return Ok(None);
         }
-        Ok(())
+        let data = control.data_rules(job).await?;
+        let Ok(node) = place(&job.spec, &data, views, used, now) else { return Ok(None) };
+        let Some(row) = self.nodes.iter().find(|row| row.id == node) else { return Ok(None) };
+        let placed = control.change_job(job.tenant, job.id, now, |job| put_on(control, job, row, now)).await?;
+        Ok(placed.map(|_| node))
     }
+
+    async fn plans(&mut self, control: &Control, now: UnixTime) {
+        let revocations = control.gate.revocations().to_wire();
+        let state = (self.seen.unwrap_or_default(), revocations.version);
+        if self.told == Some(state) {
+            return;
+        }
+        let mut of: BTreeMap<NodeId, Vec<&JobRow>> = BTreeMap::new();
+        for job in &self.jobs {
+            if let Some(attempt) = job.live() {
+                of.entry(attempt.node).or_default().push(job);
+            }
+        }
+        let mut all = true;
+        for node in self.nodes.iter().filter(|node| !node.revoked) {
+            let jobs = planned_jobs(node.id, of.get(&node.id).into_iter().flatten().copied());
+            let told = replan(control, node.id, jobs, &revocations, now).await;
+            all &= told.is_ok();
+            tolerated("plan", node.id, told);
+        }
+        if all {
+            self.told = Some(state);
+        }
+    }
+}
+
+/// Bytes of a job's spec in a plan.
+fn spec_size(job: &JobRow) -> usize {
+    serde_json::to_vec(&job.spec).map_or(PLAN_SPECS_MAX, |spec| spec.len())
 }
 
 /// How a live attempt has ended, if it has, and why there is no statement of it.
@@ -274,16 +342,16 @@ async fn replan(control: &Control, node: NodeId, jobs: Vec<PlannedJob>, revocati
         payload: STANDARD.encode(&payload),
         signature: STANDARD.encode(control.receipt_key.sign(PLAN_CONTEXT, &payload)),
     };
-    let row = PlanRow { format: FORMAT, plan, signed };
+    let row = PlanRow { format: FORMAT, signed: signed.clone() };
     // A plan is made of what entries recorded already (placements, revocations, stops): it has none of its own.
     let put = Put::json(SYSTEM_OWNER, Kind::PLAN, node, expect, &row).map_err(Failure::internal)?;
     match control.store.commit(Transaction::new().with(put), now).await {
-        Ok(_) => control.fleet.set_plan(node, row),
+        Ok(_) => control.fleet.set_plan(CurrentPlan { plan, signed }),
         // Somebody wrote another one: it is taken, and compared again with the next look.
         Err(error) if error.conflict().is_some() => {
             let found = control.store.get_json::<PlanRow>(SYSTEM_OWNER, Kind::PLAN, node).await.map_err(Failure::internal)?;
             if let Some((_, row)) = found {
-                control.fleet.set_plan(node, row);
+                control.fleet.set_plan(row.read()?);
             }
             control.fleet.wake.notify_one();
         }

@@ -4,14 +4,18 @@
 //! every [`crate::limits::SEEN_FLUSH_MS`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use vocabulary::job::AttemptId;
 use vocabulary::plan::{NodeFacts, NodePlan, SignedPlan};
 use vocabulary::{NodeId, UnixTime};
 
+use crate::api::problem::Failure;
 use crate::limits::NODE_LOST_MS;
 use crate::row::FORMAT;
 
@@ -35,8 +39,22 @@ pub(crate) struct SeenRow {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanRow {
     pub(crate) format: u32,
+    pub(crate) signed: SignedPlan,
+}
+
+/// A plan with what its signed bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CurrentPlan {
     pub(crate) plan: NodePlan,
     pub(crate) signed: SignedPlan,
+}
+
+impl PlanRow {
+    /// Reads the plan in its payload.
+    pub(crate) fn read(self) -> Result<CurrentPlan, Failure> {
+        let payload = STANDARD.decode(&self.signed.payload).map_err(Failure::internal)?;
+        Ok(CurrentPlan { plan: serde_json::from_slice(&payload).map_err(Failure::internal)?, signed: self.signed })
+    }
 }
 
 /// The nodes.
@@ -45,6 +63,8 @@ pub(crate) struct Fleet {
     nodes: Mutex<BTreeMap<NodeId, Live>>,
     /// Wakes the driver: something was asked for that it should look at now.
     pub(crate) wake: Notify,
+    /// Rises when jobs may fit on a node that they did not fit on before, though no row changed.
+    news: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -55,7 +75,7 @@ struct Live {
     progress: BTreeMap<AttemptId, (u64, u64)>,
     /// Attempts that it reported and that were never its own.
     lies: BTreeSet<AttemptId>,
-    plan: watch::Sender<Option<Arc<PlanRow>>>,
+    plan: watch::Sender<Option<Arc<CurrentPlan>>>,
 }
 
 impl Default for Live {
@@ -86,8 +106,7 @@ impl Fleet {
         self.wake.notify_one();
     }
 
-    /// A node reported. Says whether it is heard of for the first time since this process started, or has new facts:
-    /// then jobs may fit that did not before.
+    /// A node reported. Says whether it was silent before or has new facts: then jobs may fit that did not.
     pub(crate) fn reported(
         &self,
         node: NodeId,
@@ -98,11 +117,21 @@ impl Fleet {
     ) -> bool {
         let mut nodes = self.nodes();
         let live = nodes.entry(node).or_default();
-        let news = live.seen.as_ref().is_none_or(|seen| seen.last_seen.is_none() || seen.facts != *facts);
+        let silent = |seen: &SeenRow| seen.last_seen.and_then(|seen| now.since(seen)).is_none_or(|age| age >= NODE_LOST_MS);
+        let news = live.seen.as_ref().is_none_or(|seen| silent(seen) || seen.facts != *facts);
         live.seen = Some(SeenRow { format: FORMAT, node, last_seen: Some(now), facts: facts.clone(), plan_revision });
         live.dirty = true;
         live.progress = progress;
+        drop(nodes);
+        if news {
+            self.news.fetch_add(1, Ordering::Relaxed);
+        }
         news
+    }
+
+    /// How often jobs may have come to fit somewhere.
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::Relaxed)
     }
 
     /// How far the current step of an attempt is.
@@ -140,18 +169,18 @@ impl Fleet {
     }
 
     /// Follows a node's plan.
-    pub(crate) fn plan(&self, node: NodeId) -> watch::Receiver<Option<Arc<PlanRow>>> {
+    pub(crate) fn plan(&self, node: NodeId) -> watch::Receiver<Option<Arc<CurrentPlan>>> {
         self.nodes().entry(node).or_default().plan.subscribe()
     }
 
     /// The newest plan of a node.
-    pub(crate) fn current_plan(&self, node: NodeId) -> Option<Arc<PlanRow>> {
+    pub(crate) fn current_plan(&self, node: NodeId) -> Option<Arc<CurrentPlan>> {
         self.nodes().get(&node)?.plan.borrow().clone()
     }
 
     /// A newer plan was stored. An older one than is known changes nothing.
-    pub(crate) fn set_plan(&self, node: NodeId, plan: PlanRow) {
-        self.nodes().entry(node).or_default().plan.send_if_modified(|known| {
+    pub(crate) fn set_plan(&self, plan: CurrentPlan) {
+        self.nodes().entry(plan.plan.node).or_default().plan.send_if_modified(|known| {
             let newer = known.as_ref().is_none_or(|known| known.plan.revision < plan.plan.revision);
             if newer {
                 *known = Some(Arc::new(plan));

@@ -91,3 +91,10 @@ pub(crate) const STREAM_DECIDE_AGAIN: Duration = Duration::from_secs(2);
 pub(crate) const RECEIPT_POLL: Duration = Duration::from_secs(2);
 /// A receipt that could not be built is a defect: it is tried again this seldom, so that the log of errors stays readable.
 pub(crate) const RECEIPT_RETRY_MS: u64 = 60_000;
+/// Bytes of a job's spec as JSON, escapes included: its row holds it beside the reports of its attempts.
+pub(crate) const SPEC_JSON_MAX: usize = 512 << 10;
+/// Bytes of all specs of a node's plan. Base64 makes a third more of it, and it must fit into a row of the store (2 MiB)
+/// beside the set of revocations (some 12,000 nodes). A job beyond it waits for another node.
+pub(crate) const PLAN_SPECS_MAX: usize = 1 << 20;
+/// Bytes of an isolation report as JSON: several times what we have layers for.
+pub(crate) const ISOLATION_JSON_MAX: usize = 64 << 10;

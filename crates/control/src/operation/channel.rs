@@ -21,13 +21,13 @@ use vocabulary::{SYSTEM_OWNER, TenantId};
 use crate::api::node::{AttemptRefusal, NodeCall};
 use crate::api::problem::Failure;
 use crate::api::table::Raw;
-use crate::fleet::PlanRow;
-use crate::limits::{REPORT_ATTEMPTS_MAX, RENEW_PARTS};
+use crate::fleet::CurrentPlan;
+use crate::limits::{ISOLATION_JSON_MAX, REPORT_ATTEMPTS_MAX, RENEW_PARTS};
 use crate::operation::enrolment::check_facts;
 use crate::planner::{Ended, JobRow, may_move};
 
 struct Following {
-    plans: watch::Receiver<Option<Arc<PlanRow>>>,
+    plans: watch::Receiver<Option<Arc<CurrentPlan>>>,
     after: u64,
     stop: CancellationToken,
 }
@@ -117,8 +117,10 @@ fn check_report(said: &AttemptReport) -> Result<(), Failure> {
     }
     let Some(isolation) = &said.isolation else { return Ok(()) };
     let head = plain(&isolation.backend, 128) && plain(&isolation.cgroup_layout, 128) && plain(&isolation.kernel, 256);
-    let layers = isolation.layers.len() <= 128 && isolation.layers.iter().all(|layer| plain(&layer.name, 128) && layer.observed.len() <= 1024);
-    if head && layers { Ok(()) } else { Err(Failure::invalid("`isolation` has texts or layers beyond its limits")) }
+    let layers = isolation.layers.iter().all(|layer| plain(&layer.name, 128) && layer.observed.len() <= 1024);
+    // As it will lie in the job's row, twice for each attempt.
+    let size = serde_json::to_vec(isolation).map_err(Failure::internal)?.len();
+    if head && layers && size <= ISOLATION_JSON_MAX { Ok(()) } else { Err(Failure::invalid("`isolation` has texts or layers beyond its limits")) }
 }
 
 /// A report of an attempt that has no recorded end.

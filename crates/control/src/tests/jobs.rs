@@ -330,6 +330,30 @@ async fn a_job_is_admitted_with_its_own_tenants_things_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn huge_specs_fill_no_plan_beyond_its_limit() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let mut node = world.node("one").await;
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        jobs.push(submitted(&world, &tenant, |spec| {
+            spec.command = vec!["/bin/true".into(), "x".repeat(250 << 10)];
+            spec.limits.cpu_millis = 10;
+        }).await);
+    }
+    node.report(Vec::new()).await.unwrap();
+    let plan = node.plan_where(&world, |plan| plan.jobs.len() >= 4).await;
+    assert_eq!(plan.jobs.len(), 4, "a megabyte of specs, and no more");
+    // The others have their turn when one is over.
+    let first = plan.jobs[0].attempt;
+    world.act::<Done>(&format!("/v1/jobs/{}/stop", first.job), &tenant.token).await.unwrap();
+    node.report(vec![ended(first, ExitReason::Cancelled)]).await.unwrap();
+    aged(&world, &tenant, first.job, |row| row.attempts[0].ended.as_mut().unwrap().heard = ago(120_000)).await;
+    node.plan_where(&world, |plan| plan.jobs.iter().any(|job| job.attempt.job == jobs[4])).await;
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_where_it_was() {
     let world = World::start().await;
     let tenant = world.tenant("acme").await;
