@@ -14,12 +14,14 @@ mod deployment;
 mod oci;
 mod leftovers;
 mod person;
+mod terminal;
 mod typed;
 mod world;
 
 pub use deployment::{Deployment, Options, signal};
 pub use leftovers::{Snapshot, snapshot};
 pub use person::Person;
+pub use terminal::Terminal;
 pub use typed::{Shell, Typed};
 pub use world::{PROJECT, TENANT, World, id, text};
 

@@ -36,6 +36,12 @@ impl Person {
         &self.name
     }
 
+    /// Takes the secret that a QR code shows (base32) into the authenticator.
+    pub fn scan(&mut self, secret: &str) -> anyhow::Result<()> {
+        self.secret = Some(hexadecimal(secret)?);
+        Ok(())
+    }
+
     /// First contact: pins the deployment, spends the ticket, sets up password and authenticator, and logs in.
     pub fn enrol(&mut self, shell: &Shell, url: &str, ca_pin: &str, ticket: &str, login_as: Option<&str>) -> anyhow::Result<()> {
         let mut arguments = vec!["login", url, "--ca-pin", ca_pin, "--enrol", "--name", &self.name];
@@ -55,7 +61,7 @@ impl Person {
             secret = line.split_once("type the secret: ").map(|(_, text)| text.trim().to_owned());
             said.push_str(&line);
         }
-        self.secret = Some(hexadecimal(&secret.unwrap_or_default())?);
+        self.scan(&secret.unwrap_or_default())?;
         let password = self.password.clone();
         let code = self.code()?;
         writeln!(input, "{password}\n{password}\n{code}")?;

@@ -1,4 +1,10 @@
 //! Everything from end to end, as a person types it. Needs root, like the node.
 
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
+mod quickstart;
