@@ -111,6 +111,8 @@ fn a_killed_shim_takes_its_job_with_it() {
 fn a_killed_guard_is_replaced() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.spec(["/bin/escape-probe", "stubborn"]));
+    // The job's first process has the shim's command line until it executes its own program.
+    assert!(wait(LONG, || processes(&handle).len() == 2));
     let [shim, guard] = processes(&handle)[..] else { panic!("a shim and its guard") };
     kill(guard);
     assert!(wait(LONG, || matches!(processes(&handle)[..], [same, other] if same == shim && other != guard)));
@@ -191,6 +193,7 @@ fn another_boot_means_that_everything_has_ended() {
     for pid in processes(&handle) {
         kill(pid);
     }
+    assert!(wait(LONG, || processes(&handle).is_empty()));
     std::fs::write(handle.directory().join("boot_id"), "00000000-0000-0000-0000-000000000000").unwrap();
     let found = bench.restarted().scan().unwrap().remove(0);
     assert!(matches!(&found.state, FoundState::Ended(exit) if exit.reason == ExitReason::Reboot), "{found:?}");
