@@ -188,9 +188,9 @@ impl Images {
             out.write_all(&piece).await.map_err(file("write a blob"))?;
             progress.add(length);
         }
+        // A connection that breaks is an error above: a body that ends well and early is a lie.
         if size < blob.size {
-            progress.take_back(size);
-            return Err(ChannelError::Nonsense(format!("blob {} broke off after {size} of {} bytes", blob.digest, blob.size)).into());
+            return Err(wrong(format!("it has {size} of its {} bytes", blob.size)));
         }
         let found = hash.finish();
         if found.as_ref() != blob.digest.as_bytes() {

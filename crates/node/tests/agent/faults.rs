@@ -70,7 +70,7 @@ async fn a_control_plane_that_a_plan_revokes_is_not_talked_to_any_more() {
 async fn images_that_are_not_what_they_should_be_are_refused() {
     let world = World::new().await;
     let agent = world.start();
-    for (fault, words) in [(Fault::OtherImage, "the job names"), (Fault::BlobDigest, "another digest"), (Fault::BlobLonger, "more than its")] {
+    for (fault, words) in [(Fault::OtherImage, "the job names"), (Fault::BlobDigest, "another digest"), (Fault::BlobLonger, "more than its"), (Fault::BlobShorter, "of its")] {
         let (reason, detail) = fails_under(&world, fault, &world.job("echo never")).await;
         assert!(reason == ExitReason::Image && detail.contains(words), "{fault:?}: {detail}");
     }

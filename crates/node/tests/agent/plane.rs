@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     BlobDigest,
     /// A blob that is longer than it should be.
     BlobLonger,
+    /// A blob that is shorter than it should be.
+    BlobShorter,
     /// Two objects of a volume change places.
     ObjectsSwapped,
     /// The root that lies in the store is an older one.
@@ -73,6 +75,8 @@ pub(crate) enum Fault {
     Silent,
     /// Writing to volumes answers 503.
     NoWrites,
+    /// Commits answer 503.
+    NoCommits,
     /// The answer to a commit is lost although it was set.
     CommitLost,
 }
@@ -279,6 +283,7 @@ async fn misbehave(State(plane): State<Plane>, request: axum::extract::Request, 
             problem(ErrorCode::Unavailable, "was silent")
         }
         Fault::Unavailable => problem(ErrorCode::Unavailable, "not now"),
+        Fault::NoCommits if request.uri().path().ends_with("/commit") => problem(ErrorCode::Unavailable, "no commits now"),
         Fault::NoWrites if write => problem(ErrorCode::Unavailable, "no writes now"),
         _ => next.run(request).await,
     }
@@ -396,6 +401,7 @@ async fn blob(State(plane): State<Plane>, Path((_, _, digest)): Path<(JobId, u32
         match facts.fault {
             Fault::BlobDigest => bytes[0] ^= 1,
             Fault::BlobLonger => bytes.push(0),
+            Fault::BlobShorter => bytes.truncate(bytes.len() - 1),
             _ => {}
         }
         bytes.into_response()

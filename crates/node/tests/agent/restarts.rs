@@ -85,6 +85,89 @@ async fn killed_at_every_step_there_is_one_end_and_one_statement() {
     }
 }
 
+/// The process that supervises an attempt.
+fn shim(world: &World, attempt: vocabulary::job::AttemptId) -> rustix::process::Pid {
+    let directory = world.dir.join("jobs").join(attempt.to_string()).canonicalize().unwrap();
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0);
+        (words.nth(1)? == b"__shim" && words.next()? == directory.as_os_str().as_encoded_bytes()).then_some(pid)
+    });
+    rustix::process::Pid::from_raw(found.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_the_catalogue_and_the_commit_the_same_root_is_committed() {
+    let world = World::new().await;
+    let out = world.volume(&[("old", b"kept")]).await;
+    let mut job = world.job("echo new > /outputs/out/new");
+    job.spec.outputs = vec![output(out, "out")];
+    let attempt = job.attempt;
+    world.plane.set_fault(Fault::NoCommits);
+    world.plane.plan(vec![job]);
+    let agent = process(&world);
+    let catalogue = || world.plane.look(|facts| facts.volumes[&out].objects.get("cat/00000000000000000002").cloned());
+    let sealed = until("the catalogue", catalogue).await;
+    kill(agent);
+    world.plane.set_fault(Fault::None);
+    let agent = process(&world);
+    assert_eq!(world.ends(attempt).await.exit.unwrap().reason, ExitReason::Completed);
+    // A name is used once: another catalogue of this sequence would have been refused.
+    assert_eq!(catalogue().unwrap(), sealed);
+    assert_eq!(world.plane.look(|facts| (facts.commits, facts.volumes[&out].signers.len())), (1, 2));
+    assert_eq!(world.opened(out).await.len(), 2);
+    statement(&world, attempt);
+    world.nothing_left(attempt).await;
+    kill(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_of_the_machine_the_attempt_has_failed_and_nothing_is_left() {
+    let world = World::new().await;
+    let agent = world.start();
+    let job = world.job("echo up; while true; do sleep 0.1; done");
+    let attempt = job.attempt;
+    world.plane.plan(vec![job]);
+    world.logged(attempt, "up").await;
+    agent.stop().await;
+    // As after a restart: no process lives, and what was written names another boot.
+    rustix::process::kill_process(shim(&world, attempt), rustix::process::Signal::KILL).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let other = boot.trim().chars().rev().collect::<String>();
+    std::fs::write(world.dir.join("jobs").join(attempt.to_string()).join("boot_id"), &other).unwrap();
+    let record = world.dir.join("attempts").join(attempt.to_string()).join("record.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace(boot.trim(), &other)).unwrap();
+    let agent = world.start();
+    let exit = world.ends(attempt).await.exit.unwrap();
+    assert_eq!(exit.reason, ExitReason::Reboot, "{exit:?}");
+    assert_eq!(statement(&world, attempt).exit.reason, ExitReason::Reboot);
+    world.nothing_left(attempt).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_without_a_record_is_killed() {
+    let world = World::new().await;
+    let agent = world.start();
+    let job = world.job("echo up; while true; do sleep 0.1; done");
+    let attempt = job.attempt;
+    world.plane.plan(vec![job]);
+    world.logged(attempt, "up").await;
+    agent.stop().await;
+    std::fs::remove_file(world.dir.join("attempts").join(attempt.to_string()).join("record.json")).unwrap();
+    let agent = world.start();
+    until("the end of the stranger", || (!world.dir.join("jobs").join(attempt.to_string()).exists()).then_some(())).await;
+    // Nobody knows how far it came: it is not begun again although the plan names it.
+    let other = world.job("echo other");
+    world.plane.look(|facts| facts.jobs.push(other.clone()));
+    world.plane.look(|facts| facts.revision += 1);
+    world.ends(other.attempt).await;
+    assert_eq!(world.plane.log_text(attempt), "up\n");
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_shim_is_told_and_never_replaced() {
     let world = World::new().await;
@@ -92,15 +175,7 @@ async fn a_dead_shim_is_told_and_never_replaced() {
     let job = world.job("echo up; while true; do sleep 0.1; done");
     world.plane.plan(vec![job.clone()]);
     world.logged(job.attempt, "up").await;
-    let directory = world.dir.join("jobs").join(job.attempt.to_string()).canonicalize().unwrap();
-    let shim = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let mut words = line.split(|byte| *byte == 0);
-        (words.nth(1)? == b"__shim" && words.next()? == directory.as_os_str().as_encoded_bytes()).then_some(pid)
-    });
-    let pid = rustix::process::Pid::from_raw(shim.unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(shim(&world, job.attempt), rustix::process::Signal::KILL).unwrap();
     let exit = world.ends(job.attempt).await.exit.unwrap();
     assert_eq!(exit.reason, ExitReason::SupervisorLost, "{exit:?}");
     statement(&world, job.attempt);
