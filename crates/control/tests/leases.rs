@@ -1,4 +1,14 @@
 //! Key leases over the API and the node channel: who gets a key, who does not and by which rule, and how a lease ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::arithmetic_side_effects,
+    reason = "a test that meets what it did not expect shall fail there, also in what its functions share"
+)]
 
 mod fixture;
 

@@ -1,4 +1,14 @@
 //! A whole job over the API and the node channel, played by an honest node: log, statement, receipt; and what is refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::arithmetic_side_effects,
+    reason = "a test that meets what it did not expect shall fail there, also in what its functions share"
+)]
 
 mod fixture;
 
@@ -244,16 +254,15 @@ async fn a_log_is_contiguous_and_followed_to_its_end() {
     ann.get(&format!("{path}?follow=perhaps")).await.refused("invalid_request", "follow");
 
     // A follower sees what comes and then the end.
-    let follower = ann.clone();
-    let following = tokio::spawn({
-        let path = format!("{path}?after=6&follow=true");
-        async move { follower.get(&path).await }
-    });
-    node.logs(attempt, &[(7, "seven", 0)]).await.ok();
-    node.report(&[(attempt, JobState::Exited, Some(exit(ExitReason::Completed, 0)))]).await.ok();
-    node.logs(attempt, &[(8, "eight", 0)]).await.ok();
-    node.state(attempt, &node.statement(&planned, exit(ExitReason::Completed, 0), vec![], vec![])).await.ok();
-    let seen = frames(&following.await.unwrap());
+    let follow = format!("{path}?after=6&follow=true");
+    let end = async {
+        node.logs(attempt, &[(7, "seven", 0)]).await.ok();
+        node.report(&[(attempt, JobState::Exited, Some(exit(ExitReason::Completed, 0)))]).await.ok();
+        node.logs(attempt, &[(8, "eight", 0)]).await.ok();
+        node.state(attempt, &node.statement(&planned, exit(ExitReason::Completed, 0), vec![], vec![])).await.ok();
+    };
+    let (seen, ()) = tokio::join!(ann.get(&follow), end);
+    let seen = frames(&seen);
     assert_eq!(seen.iter().map(|frame| frame.sequence).collect::<Vec<_>>(), [7, 8]);
     let report = stage.verify(&stage.receipt(job).await).await;
     assert!(report.ok, "{report:?}");
