@@ -342,7 +342,7 @@ enum Verdict {
 
 /// Judges a lease by what it stands on.
 fn judge(ground: Ground, now: UnixTime) -> Verdict {
-    if let HolderGround::Attempt { over: true, .. } = ground.holder {
+    if let HolderGround::Attempt { over: true, node_revoked: false, .. } = ground.holder {
         return Verdict::End(LeaseEnd::Released);
     }
     if ground.suspended || !ground.openable {
@@ -399,7 +399,7 @@ async fn sweep(control: &Control, only: Option<TenantId>, now: UnixTime) -> Resu
         for stored in &found.items {
             let row: LeaseRow = stored.parse().map_err(Failure::internal)?;
             let ground = seen.ground(control, stored, &row).await?;
-            if let Err(failure) = settle(control, stored, &row, judge(ground, now), now).await {
+            if let Err(failure) = settle(control, stored, &row, ground, now).await {
                 // Somebody changed lease or job in this moment: the next sweep sees what is left.
                 tracing::debug!(detail = failure.problem.detail, "a lease waits for the next sweep");
             }
@@ -487,11 +487,17 @@ impl Seen {
     }
 }
 
-/// Does what was judged. The job of a revoked attempt is told to its node with the next plan.
-async fn settle(control: &Control, stored: &Resource, row: &LeaseRow, verdict: Verdict, now: UnixTime) -> Result<(), Failure> {
+/// Whether the node of an attempt is to be told that its keys are revoked. A revoked node is told nothing any more: its
+/// connections are closed, and its job runs elsewhere once the run lease is over.
+fn tells_node(ground: Ground) -> bool {
+    matches!(ground.holder, HolderGround::Attempt { node_revoked: false, .. })
+}
+
+/// Does what is judged. The job of a revoked attempt is told to its node with the next plan.
+async fn settle(control: &Control, stored: &Resource, row: &LeaseRow, ground: Ground, now: UnixTime) -> Result<(), Failure> {
     let id = LeaseId::from_bytes(stored.id);
     let tenant = stored.tenant;
-    let end = match verdict {
+    let end = match judge(ground, now) {
         Verdict::Keep => return Ok(()),
         Verdict::Renew(until) => {
             let put = put_live(tenant, id, Expect::Revision(stored.revision), row, stored.link.unwrap_or_default(), until)?;
@@ -504,7 +510,7 @@ async fn settle(control: &Control, stored: &Resource, row: &LeaseRow, verdict: V
     let step = Mutation::Step { tenant, kind: Kind::KEY_LEASE, id: stored.id, from: LIVE, to: word(end) };
     let mut transaction = Transaction::new().with(step).entry(control.system_entry(now, tenant, event)?);
     let mut told = false;
-    if let (LeaseEnd::Revoked, LeaseHolder::Attempt(attempt)) = (end, row.holder) {
+    if let (LeaseEnd::Revoked, LeaseHolder::Attempt(attempt), true) = (end, row.holder, tells_node(ground)) {
         // Read here: an earlier lease of the same sweep may have changed it.
         let found = control.store.get_json::<JobRow>(tenant, Kind::JOB, attempt.job).await.map_err(Failure::internal)?;
         let node = found.as_ref().and_then(|(_, job)| job.live()).map(|live| live.node);
@@ -568,11 +574,18 @@ mod tests {
             (on(attempt(|a| a.3 = true)), Verdict::End(Revoked)),
             (Ground { suspended: true, ..on(attempt(|_| ())) }, Verdict::End(Revoked)),
             (Ground { openable: false, ..on(attempt(|_| ())) }, Verdict::End(Revoked)),
+            (on(attempt(|a| (a.0, a.2) = (true, true))), Verdict::End(Revoked)),
             // What ended by itself was not revoked, whatever happened to its volume since.
             (Ground { openable: false, suspended: true, ..on(attempt(|a| a.0 = true)) }, Verdict::End(Released)),
         ] {
             assert_eq!(judge(ground, NOW), verdict, "{ground:?}");
         }
+    }
+
+    #[test]
+    fn the_job_of_a_revoked_node_is_not_stopped_with_its_keys() {
+        assert!(tells_node(on(attempt(|_| ()))));
+        assert!(!tells_node(on(attempt(|a| a.2 = true))));
     }
 
     #[test]

@@ -12,8 +12,8 @@
 
 mod fixture;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,23 +23,48 @@ use receipt::record::Receipt;
 use receipt::statement::VolumeUse;
 use serde_json::{Value, json};
 use vocabulary::job::{AttemptId, ExitReason, JobState, LogFrame};
-use vocabulary::lease::LeaseMode::{Read, Write as WriteMode};
+use vocabulary::lease::LeaseMode::{Read, Write};
 use vocabulary::plan::PlannedJob;
 use vocabulary::volume::RootHead;
 use vocabulary::{JobId, Sha256Digest, VolumeId};
 
-/// What the server's tracing wrote.
+/// All that the server and its libraries trace, at every level, as text.
 #[derive(Clone, Default)]
-struct Traced(Arc<Mutex<Vec<u8>>>);
+struct Traced(Arc<Mutex<String>>);
 
-impl Write for Traced {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+impl Traced {
+    fn keep(&self, write: impl FnOnce(&mut dyn tracing::field::Visit)) {
+        let mut text = Fields(self.0.lock().unwrap());
+        write(&mut text);
+        text.0.push('\n');
     }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+}
+
+struct Fields<'a>(MutexGuard<'a, String>);
+
+impl tracing::field::Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, "{field}={value:?} ").unwrap();
     }
+}
+
+impl tracing::Subscriber for Traced {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        self.keep(|fields| span.record(fields));
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        self.keep(|fields| values.record(fields));
+    }
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.keep(|fields| event.record(fields));
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 struct Stage {
@@ -88,7 +113,7 @@ impl Stage {
         let signed = port.try_get(&format!("chain/{:020}", read.lease.head.seq)).await.bytes;
         let inputs = vec![read.used("data", &read.lease.head, Some(&signed))];
         node.report(&[(attempt, JobState::Running, None)]).await.ok();
-        let written = node.lease(attempt, model, WriteMode).await.ok().unwrap();
+        let written = node.lease(attempt, model, Write).await.ok().unwrap();
         let port = node.port(attempt, model, written.lease.id);
         let record = write_file(&port, &written, "weights", b"canary-of-the-model").await;
         let committed = node.commit(attempt, &written, &record).await.ok();
@@ -123,9 +148,7 @@ fn frames(answer: &Answer) -> Vec<LogFrame> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_leaves_a_receipt_that_a_stranger_can_check() {
     let traced = Traced::default();
-    let writer = traced.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(move || writer.clone());
-    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    tracing::subscriber::set_global_default(traced.clone()).unwrap();
     let stage = stage().await;
     let (ann, node) = (&stage.ann, &stage.node);
     let ran = stage.run().await;
@@ -186,7 +209,7 @@ async fn a_job_leaves_a_receipt_that_a_stranger_can_check() {
     for opened in &ran.opened {
         needles.extend([opened.plain_key().to_vec(), hex::encode(opened.plain_key()).into_bytes(), STANDARD.encode(opened.plain_key()).into_bytes()]);
     }
-    let trace = traced.0.lock().unwrap().clone();
+    let trace = traced.0.lock().unwrap().clone().into_bytes();
     assert!(trace.len() > 1000, "the server traces at this level");
     for needle in &needles {
         assert!(!lies_in(stage.world.dir.path(), needle), "{needle:?} lies in the server's folder");
