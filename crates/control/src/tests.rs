@@ -3,4 +3,5 @@
 mod channel;
 mod jobs;
 mod nodes;
+mod routes;
 mod support;
