@@ -30,3 +30,29 @@ fn every_layer_is_read_back() {
     assert!(held(&outcome.isolation, "landlock").contains("enforced: asked for ABI 6"));
     assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
 }
+
+#[test]
+fn many_at_once_do_not_mix() {
+    let bench = Bench::new();
+    let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let bench = &bench;
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let mut spec = bench.shell("cat /etc/hostname; echo $NAME > /tmp/own; cat /tmp/own; ls /tmp; exit $CODE");
+                    let name = format!("job-{thread}-{round}");
+                    spec.hostname.clone_from(&name);
+                    spec.env.insert("NAME".to_owned(), name.clone());
+                    spec.env.insert("CODE".to_owned(), (thread * 5 + round).to_string());
+                    let handle = bench.begin(&spec);
+                    let outcome = crate::support::finish(&handle);
+                    handle.cleanup().unwrap();
+                    assert_eq!(outcome.stdout, format!("{name}\n{name}\nown\n"), "{outcome:?}");
+                    assert_eq!(outcome.exit.code, Some(thread * 5 + round));
+                }
+            });
+        }
+    });
+    assert_eq!(before, std::fs::read("/proc/sys/kernel/core_pattern").unwrap());
+}
