@@ -39,6 +39,9 @@ impl Output {
                 let mut table = comfy_table::Table::new();
                 table.load_preset(comfy_table::presets::NOTHING);
                 table.set_header(columns.iter().map(|column| column.to_uppercase()));
+                table.column_iter_mut().for_each(|column| {
+                    column.set_padding((0, 2));
+                });
                 for item in items {
                     table.add_row(row(item).into_iter().map(|cell| visible(&cell)));
                 }

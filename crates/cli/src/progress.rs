@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// How often a line is written where nobody looks at a bar.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
 /// A bar of bytes.
 pub(crate) fn bytes(quiet: bool, total: u64, what: &str) -> ProgressBar {
     styled(quiet, total, what, "{msg:20!} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -22,5 +25,21 @@ fn styled(quiet: bool, total: u64, what: &str, template: &str) -> ProgressBar {
     }
     bar.set_message(crate::output::visible(what));
     bar.enable_steady_tick(Duration::from_millis(250));
+    if !quiet && !crate::output::watched() {
+        told_in_lines(bar.clone());
+    }
     bar
+}
+
+/// Says every ten seconds how far it is, until it is done.
+fn told_in_lines(bar: ProgressBar) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::park_timeout(LINE_EVERY);
+            if bar.is_finished() {
+                return;
+            }
+            crate::output::note(&format!("{}: {} of {}", bar.message(), bar.position(), bar.length().unwrap_or(0)));
+        }
+    });
 }

@@ -30,9 +30,30 @@ pub(crate) fn secret(question: &str, no_input: bool) -> Result<Zeroizing<String>
         return Err(CliError::usage(format!("a secret is needed, and --no-input forbids to ask: {}", question.trim())));
     }
     if std::io::stdin().is_terminal() {
-        return rpassword::prompt_password(question).map(Zeroizing::new).map_err(CliError::from);
+        return unseen(question);
     }
     next_line().map(Zeroizing::new)
+}
+
+/// Asks at the terminal itself. What is typed is hidden before the question is asked, so that nobody is ever too fast.
+fn unseen(question: &str) -> Result<Zeroizing<String>, CliError> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let mut terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+    let before = tcgetattr(&terminal).map_err(std::io::Error::from)?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    hidden.local_modes.insert(LocalModes::ECHONL);
+    tcsetattr(&terminal, OptionalActions::Now, &hidden).map_err(std::io::Error::from)?;
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(SECRET_MAX).unwrap_or(0)));
+    let read = terminal
+        .write_all(question.as_bytes())
+        .and_then(|()| terminal.flush())
+        .and_then(|()| std::io::BufReader::with_capacity(1, std::io::Read::take(&terminal, SECRET_MAX)).read_line(&mut text));
+    tcsetattr(&terminal, OptionalActions::Now, &before).map_err(std::io::Error::from)?;
+    if read? == 0 {
+        return Err(CliError::usage("the terminal ended where an answer was needed"));
+    }
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// The next line of standard input.

@@ -60,7 +60,9 @@ fn stop_call(id: JobId) -> Call {
 async fn stop(app: &App, client: &Client, id: JobId) -> Result<(), CliError> {
     let job = fetch(client, id).await?;
     done(app, client, &stop_call(id)).await?;
-    app.output.say(format!("SIGTERM goes to the job, SIGKILL follows after {} s; its end: swarm job show {id}", job.spec.limits.grace_ms / 1000));
+    if job.state == JobState::Running {
+        app.output.say(format!("SIGTERM goes to the job, SIGKILL follows after {} s; its end: swarm job show {id}", job.spec.limits.grace_ms / 1000));
+    }
     Ok(())
 }
 

@@ -94,7 +94,12 @@ fn refused(error: &JoinError) -> CliError {
         JoinError::Answer(_) => 6,
         JoinError::Refused(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => 1,
     };
-    CliError::new(exit, chain(error)).hint("a join token works once, for its lifetime: swarm node invite makes another")
+    let failed = CliError::new(exit, chain(error));
+    match error {
+        JoinError::Refused(_) => failed.hint("a join token works once, for its lifetime: swarm node invite makes another"),
+        JoinError::Joined(_) => failed.hint("swarm node run runs the agent of the node that is there"),
+        JoinError::Url(_) | JoinError::NotEmpty(_) | JoinError::Answer(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => failed,
+    }
 }
 
 fn needs_root() -> Result<(), CliError> {

@@ -125,6 +125,8 @@ struct Supervisor<'a> {
     began: Instant,
     /// Whether everything ran once: from then on a death is no failed start.
     settled: bool,
+    /// Whether the deployment was born by this run, and its first ticket with it.
+    born: bool,
 }
 
 impl<'a> Supervisor<'a> {
@@ -159,6 +161,7 @@ impl<'a> Supervisor<'a> {
             own: Process::own()?,
             began: Instant::now(),
             settled: false,
+            born: false,
         })
     }
 
@@ -294,11 +297,12 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Moves the first ticket to where root alone reads it.
-    fn take_ticket(&self) -> Result<(), CliError> {
+    fn take_ticket(&mut self) -> Result<(), CliError> {
         let ticket = self.place.server().join("first-ticket");
         if let Some(text) = host::read_of(&ticket, self.account.uid)? {
             write_private(&self.ticket_file(), text.as_bytes())?;
             std::fs::remove_file(&ticket)?;
+            self.born = true;
         }
         Ok(())
     }
@@ -359,6 +363,10 @@ impl<'a> Supervisor<'a> {
         say(format!("  state      {} (control plane as user `{}`, node as root)", self.place.data.display(), self.account.name));
         say(format!("  logs       {}", self.place.log().display()));
         match self.ticket()? {
+            Some(shown) if !self.born => {
+                say(format!("\nLog in, in another terminal:\n  {login}"));
+                say(format!("with --enrol, if nobody has used the first ticket yet: {shown}"));
+            }
             Some(shown) => {
                 say(format!("  ticket     {shown}"));
                 say(format!("\nNext, in another terminal: log in with the ticket, which works once and for 15 minutes.\n  {login} --enrol"));

@@ -130,9 +130,6 @@ fn step(job: &Job) -> String {
     let on = job.node_name.as_ref().map_or_else(String::new, |node| format!(" on {node}"));
     if job.state == JobState::Pending && job.node.is_none() {
         let mut text = String::from("waiting for a node");
-        if job.misfits.is_empty() {
-            text.push_str(": none was judged yet");
-        }
         for misfit in job.misfits.iter().take(MISFITS_SHOWN) {
             text.push_str(&format!("\n  not on {}: {}", misfit.node, visible(&misfit.constraint)));
         }
@@ -286,7 +283,7 @@ mod tests {
     #[test]
     fn waiting_says_why_node_by_node_and_harmlessly() {
         let mut pending = job(JobState::Pending);
-        assert_eq!(step(&pending), "waiting for a node: none was judged yet");
+        assert_eq!(step(&pending), "waiting for a node");
         for number in 0..12 {
             let constraint = "region is \u{1b}[31meu-west".to_owned();
             pending.misfits.push(Misfit { node: format!("n{number}").parse().unwrap(), constraint });
