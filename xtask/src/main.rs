@@ -26,9 +26,8 @@ cargo xtask VERB
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
   openapi   write openapi/operator-v1.json (--check: fail when it differs)
-  help      this list
-
-Not built yet, and refused by name: bench.";
+  bench     measure against peers, in release: sealing, mutations, idle, reads, volumes, jobs (all when none is named)
+  help      this list";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
-        ["bench", ..] => Err(anyhow::anyhow!("not built yet")),
+        ["bench", names @ ..] => bench(names),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
     };
     match done {
@@ -57,6 +56,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds in release and measures.
+fn bench(names: &[&str]) -> anyhow::Result<()> {
+    setup::need_root("measuring jobs")?;
+    setup::bench()?;
+    command(&cargo(), &["build", "--release", "--locked", "--package", "cli", "--package", "bench"])?;
+    let program = target().join("release/bench");
+    command(&program.display().to_string(), names)
 }
 
 /// Runs a command in the workspace's root, showing it first; fails when it does.

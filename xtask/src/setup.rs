@@ -52,6 +52,12 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     debian(&packages)
 }
 
+/// For `cargo xtask bench`.
+pub(crate) fn bench() -> anyhow::Result<()> {
+    let packages: Vec<Package> = PACKAGES.iter().chain(BENCH_PACKAGES).copied().collect();
+    debian(&packages)
+}
+
 /// Installs the packages that are missing, having said which and why.
 fn debian(packages: &[Package]) -> anyhow::Result<()> {
     let missing: Vec<_> = packages.iter().filter(|(_, file, _)| !Path::new(file).exists()).collect();

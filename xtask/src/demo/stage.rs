@@ -48,7 +48,9 @@ pub(crate) fn typed(arguments: &[&str]) {
 /// Lines of a command's answer.
 pub(crate) fn indented(text: &str) {
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        println!("     {}", short(line));
+        let line = short(line);
+        let cut: String = line.chars().take(170).collect();
+        println!("     {cut}{}", if cut.len() < line.len() { "…" } else { "" });
     }
 }
 
