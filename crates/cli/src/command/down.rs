@@ -94,7 +94,8 @@ async fn stop_jobs(app: &App, place: &Place, cgroup_parent: &str, erase: bool) -
         return Ok(0);
     }
     let alive = tokio::task::spawn_blocking(move || living(&jobs)).await.map_err(|error| CliError::new(1, error.to_string()))??;
-    app.output.say(format!("{} jobs lived on without their node: they get SIGTERM now, and SIGKILL after {} s", alive.len(), JOB_GRACE.as_secs()));
+    let how = if erase { "they are killed".to_owned() } else { format!("they get SIGTERM now, and SIGKILL after {} s", JOB_GRACE.as_secs()) };
+    app.output.say(format!("jobs that lived on without their node: {}; {how}", alive.len()));
     for found in &alive {
         let told = if erase { found.handle.kill(ExitReason::Cancelled) } else { found.handle.stop(JOB_GRACE, ExitReason::Cancelled) };
         if let Err(error) = told

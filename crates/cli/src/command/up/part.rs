@@ -155,20 +155,23 @@ impl Part {
         }
     }
 
-    /// Why it ended, with the last lines of its log.
+    /// Why it ended: its own error if it told one, else the last line of its log.
     pub(super) fn reason(&self, status: ExitStatus) -> String {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("ended with code {code}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None) => "ended".to_owned(),
         };
-        let lines = self.tail.lines();
-        if lines.is_empty() { format!("{how}; {} says nothing", self.log.display()) } else { format!("{how}:\n  {}", lines.join("\n  ")) }
+        match (self.last_error(), self.tail.lines().pop()) {
+            (Some(error), _) => format!("{how}: {error}"),
+            (None, Some(line)) => format!("{how}; its last words: {}", line.trim()),
+            (None, None) => format!("{how}; {} says nothing", self.log.display()),
+        }
     }
 
     /// The last error that it told, in one line.
     pub(super) fn last_error(&self) -> Option<String> {
-        self.tail.lines().into_iter().rev().find_map(|line| line.split_once("error").and_then(|(_, rest)| rest.split_once(": ")).map(|(_, text)| text.to_owned()))
+        self.tail.lines().into_iter().rev().find_map(|line| line.strip_prefix("error")?.split_once(": ").map(|(_, text)| text.to_owned()))
     }
 }
 
@@ -253,9 +256,11 @@ mod tests {
     fn the_reason_names_code_or_signal() {
         let mut part = Part::new("server", Vec::new(), None, PathBuf::from("/log/server.log"), false);
         assert_eq!(part.reason(ExitStatus::from_raw(9)), "was ended by signal 9; /log/server.log says nothing");
-        part.tail = Tail::default();
         part.tail.push(b"starting\nerror: the seal: wrong passphrase\nhint: try again\n");
-        assert_eq!(part.reason(ExitStatus::from_raw(1 << 8)), "ended with code 1:\n  starting\n  error: the seal: wrong passphrase\n  hint: try again");
+        assert_eq!(part.reason(ExitStatus::from_raw(1 << 8)), "ended with code 1: the seal: wrong passphrase");
+        part.tail.clear();
+        part.tail.push(b"starting\n  no error: all well\n");
+        assert_eq!(part.reason(ExitStatus::from_raw(15)), "was ended by signal 15; its last words: no error: all well");
         assert_eq!(part.last_error().as_deref(), Some("the seal: wrong passphrase"));
     }
 }
