@@ -125,5 +125,28 @@ fn statements_are_of_the_common_tongue() {
         }
         let scoped = text.contains("tenant = $1") || text.contains("(tenant, ") && text.contains("VALUES ($1,");
         assert_eq!(scoped, exempt.is_none(), "{name}");
+        // The tenant is the first condition, and nothing stands beside it: `(tenant = $1 OR …)` is no condition.
+        if scoped && !text.starts_with("INSERT") {
+            let text = text.replace(" w.tenant = $1", " tenant = $1");
+            let first = text.split_once("WHERE tenant = $1").map(|(_, rest)| rest);
+            let words = first.map(|rest| rest.split_whitespace().next());
+            let joined = words.is_some_and(|word| matches!(word, None | Some("AND" | "ORDER" | "GROUP" | "LIMIT")));
+            assert!(joined, "{name} does not begin its conditions with the tenant");
+        }
     }
+}
+
+/// A statement that was run before may find nothing left to do, so this one meets a row that it would change.
+#[tokio::test]
+async fn a_token_is_not_touched_by_another_tenant() {
+    let (a, b) = (tenant(1), tenant(2));
+    let opened = Opened::new().await;
+    let token = world::token(a, world::TOKEN);
+    let put = crate::Transaction::new().with(crate::Mutation::PutToken(token));
+    opened.store.commit(put, super::NOW).await.unwrap();
+    let touch = |tenant| crate::Transaction::new().with(crate::Mutation::TouchToken { tenant, id: world::TOKEN });
+    let _refused = opened.store.commit(touch(b), super::NOW.plus_millis(1)).await;
+    assert_eq!(opened.store.token(world::TOKEN).await.unwrap().unwrap().last_used, None);
+    opened.store.commit(touch(a), super::NOW.plus_millis(2)).await.unwrap();
+    assert_eq!(opened.store.token(world::TOKEN).await.unwrap().unwrap().last_used, Some(super::NOW.plus_millis(2)));
 }
