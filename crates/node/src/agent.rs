@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use identity::LiveRevocations;
-use runtime::supervisor::{FoundState, Supervisor};
+use runtime::scratch::Scratch;
+use runtime::supervisor::{FoundState, Handle, Status, Supervisor};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
 use crate::channel::{Channel, chain};
 use crate::ids::IdBlocks;
 use crate::images::Images;
-use crate::limits::{DRAIN_EXTRA, RECORD_BYTES_MAX};
+use crate::limits::{DRAIN_EXTRA, RECORD_BYTES_MAX, STRANGER_PATIENCE, WATCH_EVERY};
 use crate::plan::CheckedPlan;
 use crate::store::{self, Node, StoreError};
 use crate::{clock, facts, files, follow, renew, report};
@@ -108,6 +109,7 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     let lock = lock(&options.dir)?;
     let drain = options.drain_on_stop;
     let (shared, found) = tokio::task::spawn_blocking(move || assemble(&options)).await.map_err(start("start the agent"))??;
+    end_strangers(found.strangers, found.lost).await;
     let rules = follow::believed(&shared.node.deployment, &shared.node.file);
     // A plan of the disk was believed once; which of the deployment's keys signed it does not matter any more.
     let kept = store::read_plan(&shared.dir)?.and_then(|bytes| match rules.check(&bytes, None) {
@@ -128,7 +130,7 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     tasks.spawn(report::beat(Arc::clone(&shared), plan.clone(), inner.clone()));
     tasks.spawn(renew::renew(Arc::clone(&shared), inner.clone()));
     let mut agent = Agent { shared, attempts: JoinSet::new(), stop: inner.clone(), plan };
-    agent.recover(found);
+    agent.recover(found.known);
     agent.work(&stop).await;
     if drain {
         agent.drain().await;
@@ -153,7 +155,7 @@ fn lock(dir: &Path) -> Result<std::fs::File, RunError> {
 }
 
 /// Everything that blocks, in start order.
-fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Vec<Beginning>), RunError> {
+fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> {
     let node = store::load(&options.dir)?;
     let ids = IdBlocks::new(options.id_base, options.id_blocks).ok_or(RunError::Ids)?;
     let attempts_dir = options.dir.join("attempts");
@@ -182,10 +184,10 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Vec<Beginning>), RunE
 }
 
 /// The attempts of earlier runs of the agent: their records beside what the supervisor finds.
-fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<Vec<Beginning>, RunError> {
+fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<Leavings, RunError> {
     let mut scanned: BTreeMap<AttemptId, _> =
         supervisor.scan().map_err(|error| start("look for attempts")(chain(&error)))?.into_iter().map(|found| (found.attempt, found)).collect();
-    let mut all = Vec::new();
+    let (mut all, mut lost) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(attempts_dir).map_err(start("read the directory of attempts"))? {
         let path = entry.map_err(start("read the directory of attempts"))?.path();
         let record = match files::read_json::<Record>(&path.join("record.json"), RECORD_BYTES_MAX) {
@@ -195,9 +197,8 @@ fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<
                 continue;
             }
             Err(error) => {
-                if path.is_dir() {
-                    tracing::error!(path = %path.display(), %error, "a record cannot be read and is left alone");
-                }
+                tracing::error!(path = %path.display(), %error, "a record cannot be read");
+                lost.push(path);
                 continue;
             }
         };
@@ -221,20 +222,60 @@ fn find(attempts_dir: &Path, supervisor: &Supervisor, ids: &IdBlocks) -> Result<
         };
         all.push(Beginning { record, found, handle, older: Vec::new() });
     }
-    // What runs without a record of ours is nobody's: it ends here.
-    for (attempt, found) in scanned {
-        tracing::error!(%attempt, "an attempt without a record is killed");
-        if matches!(found.state, FoundState::Alive) {
-            let _ = found.handle.kill(vocabulary::job::ExitReason::SupervisorLost);
-            let _ = found.handle.status();
-        }
-        if let Err(error) = found.handle.cleanup() {
-            tracing::error!(%attempt, error = chain(&error), "leftovers stay");
-        }
-    }
     // Older attempts of a job come first, so that newer ones find them to wait for.
     all.sort_by_key(|beginning| beginning.record.attempt());
-    Ok(all)
+    Ok(Leavings { known: all, strangers: scanned.into_values().map(|found| found.handle).collect(), lost })
+}
+
+/// What earlier runs of the agent left.
+struct Leavings {
+    /// Attempts with their records.
+    known: Vec<Beginning>,
+    /// What the supervisor has and no record speaks of.
+    strangers: Vec<Handle>,
+    /// Directories whose record cannot be read.
+    lost: Vec<PathBuf>,
+}
+
+/// What runs without a record of ours is nobody's: it ends before anything begins, and what it had opened goes.
+async fn end_strangers(strangers: Vec<Handle>, lost: Vec<PathBuf>) {
+    for handle in strangers {
+        let attempt = handle.attempt();
+        tracing::error!(%attempt, "an attempt without a record is killed");
+        let ending = async {
+            attempt::halt(handle.clone(), None, vocabulary::job::ExitReason::SupervisorLost).await;
+            loop {
+                if let Ok(Status { exit: Some(_), .. }) = attempt::with(&handle, Handle::status).await {
+                    return attempt::with(&handle, Handle::cleanup).await;
+                }
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(STRANGER_PATIENCE, ending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%attempt, error = chain(&error), "leftovers stay"),
+            Err(_) => tracing::error!(%attempt, "it does not die"),
+        }
+    }
+    for path in lost {
+        // A plan that names the attempt is told that it failed.
+        let place = path.clone();
+        match tokio::task::spawn_blocking(move || Scratch::remove_leftovers(&place)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(path = %path.display(), error = chain(&error), "scratch stays"),
+            Err(error) => tracing::error!(path = %path.display(), %error, "scratch stays"),
+        }
+    }
+}
+
+/// What the disk knows of an attempt that a plan names and that has no task.
+enum Before {
+    /// Nothing: it may be begun.
+    Never,
+    /// It is over, or of a version that this one leaves alone.
+    Over,
+    /// It was begun, and its record is lost.
+    Unknown,
 }
 
 struct Agent {
@@ -312,20 +353,31 @@ impl Agent {
         });
         self.forget(&planned.keys().copied().collect::<Vec<_>>()).await;
         for job in fresh {
-            if self.begun_before(job.attempt).await {
-                continue;
-            }
+            let before = self.before(job.attempt).await;
             let wish = Wish { desired: Some(job.desired), ..Wish::default() };
-            let record = Record::new(job, clock::wall());
+            let mut record = Record::new(job, clock::wall());
+            match before {
+                Before::Never => {}
+                Before::Over => continue,
+                Before::Unknown => {
+                    record.phase = Phase::Creating;
+                    record.boot_id.clone_from(&self.shared.facts.boot_id);
+                }
+            }
             self.begin(Beginning { record, found: Found::Nothing, handle: None, older: Vec::new() }, wish);
         }
         self.shared.report_soon();
     }
 
-    /// Whether a record of the attempt lies on the disk although it has no task: it is over, and is not begun again.
-    async fn begun_before(&self, attempt: AttemptId) -> bool {
+    /// What the disk knows of an attempt that has no task.
+    async fn before(&self, attempt: AttemptId) -> Before {
         let path = self.shared.attempts_dir.join(attempt.to_string());
-        tokio::fs::try_exists(path).await.unwrap_or(true)
+        let looked = tokio::task::spawn_blocking(move || match files::read_json::<serde_json::Value>(&path.join("record.json"), RECORD_BYTES_MAX) {
+            Ok(_) => Before::Over,
+            Err(_) if path.exists() => Before::Unknown,
+            Err(_) => Before::Never,
+        });
+        looked.await.unwrap_or(Before::Over)
     }
 
     /// Removes the records of attempts that are over and that no plan names any more.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use driver::{Beginning, Slot, Wish, drive};
 pub(crate) use machine::Found;
 pub(crate) use record::{FORMAT, Phase, Record};
+pub(crate) use steps::{halt, with};
 
 /// Bytes done and to do of the step in flight.
 #[derive(Debug, Default)]

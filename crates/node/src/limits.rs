@@ -53,3 +53,5 @@ pub const OBSERVED_MAX: usize = 1000;
 pub const DRAIN_EXTRA: Duration = Duration::from_secs(20);
 /// The longest time between two looks at the wall clock for the certificate's renewal.
 pub const RENEW_CHECK: Duration = Duration::from_secs(60);
+/// How long an agent waits at its start for the death of what nobody knows.
+pub const STRANGER_PATIENCE: Duration = Duration::from_secs(60);

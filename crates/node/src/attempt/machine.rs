@@ -232,7 +232,7 @@ impl Machine {
             (Phase::Pulling | Phase::Opening | Phase::Creating | Phase::Running | Phase::Stopping, Found::Ended(exit)) => self.ended(exit, now),
             (Phase::Creating, Found::Nothing) => {
                 let reason = if same_boot { ExitReason::SupervisorLost } else { ExitReason::Reboot };
-                self.conclude(reason, "the agent stopped while the sandbox was being made; an attempt is never begun twice".to_owned(), now)
+                self.conclude(reason, "the agent went away while the sandbox was being made, or its record is lost; an attempt is never begun twice".to_owned(), now)
             }
             (Phase::Running | Phase::Stopping, Found::Nothing) => {
                 let reason = if same_boot { ExitReason::SupervisorLost } else { ExitReason::Reboot };

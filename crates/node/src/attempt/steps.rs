@@ -356,7 +356,7 @@ fn remove_all_but_record(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Calls the supervisor from a blocking thread.
-pub(super) async fn with<T: Send + 'static>(
+pub(crate) async fn with<T: Send + 'static>(
     handle: &Handle,
     call: impl FnOnce(&Handle) -> Result<T, SupervisorError> + Send + 'static,
 ) -> Result<T, SupervisorError> {
@@ -365,7 +365,7 @@ pub(super) async fn with<T: Send + 'static>(
 }
 
 /// Tells the shim to stop or to kill; repeated while the shim does not answer, since the job must not run on.
-pub(super) async fn halt(handle: Handle, grace: Option<Duration>, reason: ExitReason) {
+pub(crate) async fn halt(handle: Handle, grace: Option<Duration>, reason: ExitReason) {
     let mut backoff = Backoff::default();
     loop {
         let told = match grace {

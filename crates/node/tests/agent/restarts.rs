@@ -159,12 +159,12 @@ async fn what_runs_without_a_record_is_killed() {
     std::fs::remove_file(world.dir.join("attempts").join(attempt.to_string()).join("record.json")).unwrap();
     let agent = world.start();
     until("the end of the stranger", || (!world.dir.join("jobs").join(attempt.to_string()).exists()).then_some(())).await;
-    // Nobody knows how far it came: it is not begun again although the plan names it.
-    let other = world.job("echo other");
-    world.plane.look(|facts| facts.jobs.push(other.clone()));
+    // Nobody knows how far it came: it is not begun again although the plan names it, but told to have failed.
     world.plane.look(|facts| facts.revision += 1);
-    world.ends(other.attempt).await;
+    let exit = world.ends(attempt).await.exit.unwrap();
+    assert!(exit.reason == ExitReason::SupervisorLost && exit.detail.contains("never begun twice"), "{exit:?}");
     assert_eq!(world.plane.log_text(attempt), "up\n");
+    world.nothing_left(attempt).await;
     agent.stop().await;
 }
 
