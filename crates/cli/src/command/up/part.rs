@@ -254,13 +254,13 @@ mod tests {
 
     #[test]
     fn the_reason_names_code_or_signal() {
-        let mut part = Part::new("server", Vec::new(), None, PathBuf::from("/log/server.log"), false);
+        let part = Part::new("server", Vec::new(), None, PathBuf::from("/log/server.log"), false);
         assert_eq!(part.reason(ExitStatus::from_raw(9)), "was ended by signal 9; /log/server.log says nothing");
         part.tail.push(b"starting\nerror: the seal: wrong passphrase\nhint: try again\n");
         assert_eq!(part.reason(ExitStatus::from_raw(1 << 8)), "ended with code 1: the seal: wrong passphrase");
+        assert_eq!(part.last_error().as_deref(), Some("the seal: wrong passphrase"));
         part.tail.clear();
         part.tail.push(b"starting\n  no error: all well\n");
         assert_eq!(part.reason(ExitStatus::from_raw(15)), "was ended by signal 15; its last words: no error: all well");
-        assert_eq!(part.last_error().as_deref(), Some("the seal: wrong passphrase"));
     }
 }
