@@ -364,14 +364,24 @@ fn judge(ground: Ground, now: UnixTime) -> Verdict {
 pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(LEASE_SWEEP_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The change up to which leases were looked at, and when the first of them ends by the clock alone.
+    let mut quiet: Option<(u64, Option<UnixTime>)> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if let Err(failure) = sweep(&control, None, clock::now()).await {
-            tracing::error!(detail = failure.problem.detail, "key leases were not looked after");
+        let (latest, now) = (control.store.latest_change(), clock::now());
+        if quiet.is_some_and(|(seen, first)| seen == latest && first.is_none_or(|first| now < first)) {
+            continue;
         }
+        quiet = match sweep(&control, None, now).await {
+            Ok(first) => Some((latest, first)),
+            Err(failure) => {
+                tracing::error!(detail = failure.problem.detail, "key leases were not looked after");
+                None
+            }
+        };
     }
 }
 
@@ -385,9 +395,10 @@ struct Seen {
     principals: BTreeMap<(TenantId, PrincipalId), bool>,
 }
 
-/// Looks at all live leases, or at those of one tenant.
-async fn sweep(control: &Control, only: Option<TenantId>, now: UnixTime) -> Result<(), Failure> {
+/// Looks at all live leases, or at those of one tenant. Says when the first of them ends if nothing else changes.
+async fn sweep(control: &Control, only: Option<TenantId>, now: UnixTime) -> Result<Option<UnixTime>, Failure> {
     let mut seen = Seen::default();
+    let mut first: Option<UnixTime> = None;
     let mut page = Page::first(1000);
     loop {
         let found = match only {
@@ -399,14 +410,16 @@ async fn sweep(control: &Control, only: Option<TenantId>, now: UnixTime) -> Resu
         for stored in &found.items {
             let row: LeaseRow = stored.parse().map_err(Failure::internal)?;
             let ground = seen.ground(control, stored, &row).await?;
+            first = Some(first.map_or(ground.until, |first| first.min(ground.until)));
             if let Err(failure) = settle(control, stored, &row, ground, now).await {
                 // Somebody changed lease or job in this moment: the next sweep sees what is left.
                 tracing::debug!(detail = failure.problem.detail, "a lease waits for the next sweep");
+                first = Some(now);
             }
         }
         match last {
             Some(last) if found.truncated => page = Page::after(last, 1000),
-            _ => return Ok(()),
+            _ => return Ok(first),
         }
     }
 }

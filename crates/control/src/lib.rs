@@ -25,6 +25,7 @@ mod limits;
 mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
 pub mod planner;
+mod policies;
 mod publisher;
 mod receipts;
 mod row;

@@ -38,13 +38,6 @@ pub(crate) fn statement_path(tenant: TenantId, digest: &Sha256Digest) -> Result<
     format!("statements/{tenant}/{}", digest.hex()).parse()
 }
 
-/// The digest of the policy set under which a tenant's jobs are judged: of its rules by id, as canonical JSON.
-pub(crate) fn policy_digest(control: &Control, tenant: TenantId) -> Result<(u64, Sha256Digest), Failed> {
-    let set = control.sets.of(Some(tenant))?;
-    let rules: BTreeMap<String, String> = set.rules().into_iter().map(|rule| (rule.id, rule.text)).collect();
-    Ok((set.epoch(), receipt::envelope::sha256(&audit::canonical::to_vec(&rules)?)))
-}
-
 /// What DSSE's bytes begin with: the context under which the receipt key signs them, and plans never.
 const DSSE: &[u8] = b"DSSEv1 ";
 
@@ -161,7 +154,7 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
     if entries.rows.keys().next_back().is_none_or(|last| *last >= publisher.size) {
         return Err(NotYet::Unpublished);
     }
-    let (epoch, policy) = policy_digest(control, tenant)?;
+    let (epoch, policy) = control.policy_of(tenant).map_err(|failure| Failed::from(failure.problem.detail))?;
     if epoch != entries.policy_epoch {
         return Err(NotYet::Failed(format!("the policy set of epoch {} is not at hand", entries.policy_epoch).into()));
     }
@@ -234,7 +227,7 @@ async fn entries(control: &Control, job: &JobRow, attempt: &AttemptRow, statemen
     for used in statement.inputs.iter().chain(&statement.outputs) {
         rows.extend(volume_entries(control, tenant, used).await?);
     }
-    rows.extend(policy_entry(control, tenant, policy_epoch).await?);
+    rows.extend(policy_entry(control, tenant).await?);
     Ok(Entries { rows: rows.into_iter().map(|row| (row.index, row)).collect(), policy_epoch, chain })
 }
 
@@ -255,10 +248,16 @@ async fn volume_entries(control: &Control, tenant: TenantId, used: &VolumeUse) -
     Ok(rows)
 }
 
-/// The entry that names the policy set of an epoch, where there is one.
-async fn policy_entry(control: &Control, tenant: TenantId, epoch: u64) -> Result<Option<EntryRow>, Failed> {
+/// The entry that names the policy set in force, where there is one.
+async fn policy_entry(control: &Control, tenant: TenantId) -> Result<Option<EntryRow>, Failed> {
+    let (epoch, digest) = control.policy_of(tenant).map_err(|failure| failure.problem.detail)?;
     let filter = EntryFilter { resource_kind: Some("policy".into()), resource: Some(epoch.to_string()), ..EntryFilter::default() };
-    Ok(control.store.entries_from(tenant, 0, 1, &filter).await?.items.into_iter().next())
+    for row in control.store.entries_before(tenant, None, 100, &filter).await?.items {
+        if matches!(Body::parse(&row.body)?.own.event, Event::PolicyChanged { policy, .. } if policy == digest) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
 
 /// The certificate that a node had at a time: the newest of those that had begun and not ended.

@@ -159,6 +159,7 @@ impl Server {
             .map_err(|failure| internal(failure.problem.detail))?;
         control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
         crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
+        control.record_policies(now).await.map_err(|failure| internal(failure.problem.detail))?;
         if let Some(local) = &config.local_node {
             leave_join_token(&control, local).await?;
         }

@@ -195,7 +195,7 @@ async fn a_job_leaves_a_receipt_that_a_stranger_can_check() {
     let report = stage.verify(&file).await;
     let unproved: Vec<_> = report.lines.iter().filter(|line| line.verdict == Verdict::NotProved).collect();
     assert!(report.ok && unproved.is_empty(), "{unproved:?}");
-    for claim in ["input `data` was read", "output `model` was committed", "the command that ran", "the node's certificate was valid"] {
+    for claim in ["input `data` was read", "output `model` was committed", "the command that ran", "the node's certificate was valid", "the policy set of that epoch"] {
         let line = report.lines.iter().find(|line| line.claim.starts_with(claim)).unwrap_or_else(|| panic!("{claim}: {:?}", report.lines));
         assert_eq!(line.verdict, Verdict::Proved, "{line:?}");
     }

@@ -124,6 +124,8 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
     };
     call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
     data(&call, tenant, &job).await?;
+    // The receipt will name the set under which the job was placed.
+    control.record_policy(tenant.tenant, call.now).await?;
     let put = job.put(Expect::Absent)?;
     let shown = control.shown_job(job, 1, None, Vec::new());
     let (index, shown) = commit_create(&call, Transaction::new().with(put).entry(entry), shown).await?;
