@@ -23,6 +23,8 @@ const PACKAGES: &[Package] = &[
     ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),
     ("procps", "/bin/ps", "the tests look for what was left running"),
     ("bsdutils", "/usr/bin/script", "the terminal in which a test types the quick start"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
+    ("cpio", "/bin/cpio", "packs that guest's first file system"),
 ];
 
 /// What the demo and the benchmarks need beside them.
@@ -42,6 +44,7 @@ const DENY: &str = "0.20.2";
 pub(crate) fn run() -> anyhow::Result<()> {
     let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).chain(BENCH_PACKAGES).copied().collect();
     debian(&packages)?;
+    guest_kernel()?;
     tool("nextest", "cargo-nextest", NEXTEST, "runs the tests")?;
     tool("deny", "cargo-deny", DENY, "checks bans, licences and sources of the dependencies")
 }
@@ -84,6 +87,47 @@ fn debian(packages: &[Package]) -> anyhow::Result<()> {
     let still: Vec<_> = missing.iter().filter(|(_, file, _)| !Path::new(file).exists()).map(|(name, file, _)| format!("{name} ({file})")).collect();
     anyhow::ensure!(still.is_empty(), "apt-get says that it succeeded, and these are still not there: {}", still.join(", "));
     Ok(())
+}
+
+/// Unpacks Debian's kernel for guests into `target/guest/`; it is not installed.
+fn guest_kernel() -> anyhow::Result<()> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), std::path::PathBuf::from);
+    let guest = target.join("guest");
+    // The directory gets its name when it is whole.
+    if guest.join("boot").exists() {
+        println!("setup: the guest's kernel is there");
+        return Ok(());
+    }
+    println!("setup: the guest's kernel is missing and is fetched now (Debian's linux-image-cloud-amd64, unpacked into {}, not installed)", guest.display());
+    let name = match kernel_package()? {
+        Some(name) => name,
+        None => {
+            crate::command("apt-get", &["update", "-qq"])?;
+            kernel_package()?.context("Debian's package linux-image-cloud-amd64 is not in apt's lists")?
+        }
+    };
+    let unfinished = target.join("guest.new");
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished)?;
+    }
+    std::fs::create_dir_all(&unfinished)?;
+    let status = Command::new("apt-get").args(["download", "-qq", &name]).current_dir(&unfinished).status().context("apt-get download")?;
+    anyhow::ensure!(status.success(), "apt-get download {name} failed: {status}");
+    let package = std::fs::read_dir(&unfinished)?.next().context("apt-get download gave no file")??.path();
+    let status = Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unfinished).status().context("dpkg-deb")?;
+    anyhow::ensure!(status.success(), "dpkg-deb -x {} failed: {status}", package.display());
+    std::fs::remove_file(&package)?;
+    if guest.exists() {
+        std::fs::remove_dir_all(&guest)?;
+    }
+    std::fs::rename(&unfinished, &guest).context("name the guest's kernel")
+}
+
+/// The package that the name without a version leads to.
+fn kernel_package() -> anyhow::Result<Option<String>> {
+    let output = Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]).env("LC_ALL", "C").output().context("apt-cache")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with("linux-image-")).map(str::to_owned))
 }
 
 /// Installs a cargo subcommand where it is missing.

@@ -123,9 +123,9 @@ fn headers_have_a_bound_before_they_are_in_memory() {
 
 #[test]
 fn a_large_archive_needs_little_memory() {
-    // 256 MiB in one file and 20,000 entries.
+    // 256 MiB in one file and 2,000 entries.
     let head = Header { size: 256 << 20, ..Header::new(b'0', b"zeros") }.block();
-    let many = (0..20_000).fold(Tar::new(), |tar, number| tar.file(&format!("d/{number}"), b"x")).0;
+    let many = (0..2000).fold(Tar::new(), |tar, number| tar.file(&format!("d/{number}"), b"x")).0;
     let blob = [zstd(&many), zeros(&head, 256 << 20), zstd(&[0; 1024])].concat();
     let diff_id = {
         use std::io::Read;
@@ -143,7 +143,7 @@ fn a_large_archive_needs_little_memory() {
     let before = peak();
     let place = Place::new();
     let unpacked = place.unpack(&image).unwrap();
-    assert_eq!((unpacked.entries, unpacked.bytes), (20_001, (256 << 20) + 20_000));
+    assert_eq!((unpacked.entries, unpacked.bytes), (2001, (256 << 20) + 2000));
     assert!(peak() < before + (32 << 10), "{} KiB more", peak() - before);
 }
 

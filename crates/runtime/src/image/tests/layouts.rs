@@ -15,7 +15,8 @@ fn layer() -> Layer {
     Layer::gzip(&Tar::new().dir("bin").file("bin/sh", b"#!").end())
 }
 
-fn index(entries: Vec<Value>) -> Value {
+fn index(entries: impl IntoIterator<Item = Value>) -> Value {
+    let entries: Vec<Value> = entries.into_iter().collect();
     json!({"schemaVersion": 2, "mediaType": format!("{OCI}index.v1+json"), "manifests": entries})
 }
 
@@ -54,7 +55,7 @@ fn archive(directory: &Path, prefix: &str) -> (tempfile::TempDir, PathBuf) {
 
 fn ordinary() -> (Image, Value) {
     let image = image(&[layer()]);
-    let index = index(vec![entry(&image.blobs[&image.manifest], "linux", "amd64")]);
+    let index = index([entry(&image.blobs[&image.manifest], "linux", "amd64")]);
     (image, index)
 }
 
@@ -106,7 +107,7 @@ fn directories_and_archives_are_read() {
 fn blobs_that_stand_twice_are_uploaded_once() {
     let layers = [layer(), layer()];
     let image = image(&layers);
-    let directory = write(&image, &index(vec![entry(&image.blobs[&image.manifest], "linux", "amd64")]));
+    let directory = write(&image, &index([entry(&image.blobs[&image.manifest], "linux", "amd64")]));
     assert_eq!(inspect(directory.path()).unwrap().blobs.len(), 3);
 }
 
@@ -137,13 +138,13 @@ fn the_image_for_this_machine_is_chosen() {
     assert!(text.contains("several images") && text.contains("nightly") && !text.contains('\u{1b}'), "{text}");
     assert!(found(vec![]).unwrap_err().to_string().contains("holds no image"));
 
-    let nested = serde_json::to_vec(&index(vec![arm, entry(&manifest, "linux", "amd64")])).unwrap();
+    let nested = serde_json::to_vec(&index([arm, entry(&manifest, "linux", "amd64")])).unwrap();
     image.blobs.insert(sha256(&nested), nested.clone());
     let outer = descriptor(&format!("{OCI}index.v1+json"), &nested);
-    assert_eq!(inspect(write(&image, &index(vec![outer.clone()])).path()).unwrap().manifest, image.manifest);
-    let deeper = serde_json::to_vec(&index(vec![outer])).unwrap();
+    assert_eq!(inspect(write(&image, &index([outer.clone()])).path()).unwrap().manifest, image.manifest);
+    let deeper = serde_json::to_vec(&index([outer])).unwrap();
     image.blobs.insert(sha256(&deeper), deeper.clone());
-    refused(&image, &index(vec![descriptor(&format!("{OCI}index.v1+json"), &deeper)]), "an index in an index in an index");
+    refused(&image, &index([descriptor(&format!("{OCI}index.v1+json"), &deeper)]), "an index in an index in an index");
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn blobs_that_differ_are_found() {
         bad.blobs.remove(&digest);
         refused(&bad, &index, "does not have it");
     }
-    let mut bad = image.clone();
+    let mut bad = image;
     bad.blobs.get_mut(&sha256(&layer().blob)).unwrap().push(0);
     refused(&bad, &index, "(layer 1)");
     bad.blobs.remove(&sha256(&layer().blob));
