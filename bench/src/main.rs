@@ -3,7 +3,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     reason = "it measures time, prints, and works on its own bytes"
 )]

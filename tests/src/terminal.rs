@@ -134,11 +134,11 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // What still runs in it gets Ctrl-C twice, so that deployments end too; then the shell ends.
-        for bytes in [&[3_u8][..], b"exit\n"] {
-            let _ = self.input.write_all(bytes);
-            let _ = self.input.flush();
+        // What still runs in it gets Ctrl-C, so that deployments end too. What is typed before the shell is back would be lost.
+        if !self.shown().ends_with(READY) {
+            let _ = self.interrupt(Duration::from_secs(180));
         }
+        let _ = self.send("exit");
         if crate::wait_for("the terminal's end", Duration::from_secs(60), || Ok(self.child.try_wait()?)).is_err() {
             let _ = self.child.kill();
             let _ = self.child.wait();
