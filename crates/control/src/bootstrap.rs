@@ -170,8 +170,13 @@ pub(crate) async fn open(
             reopen(store, row, Vault::new(open_seal(seal, passphrase).await?), None).await
         }
         (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
-        // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet.
+        // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where a log was
+        // published, the deployment lived, and its seal is what a backup of the lost database will need.
         (None, left) => {
+            let log = crate::publisher::LOG_FOLDER.parse().map_err(internal)?;
+            if left.is_some() && !blobs.list(&log, None, 1).await?.items.is_empty() {
+                return Err(StartError::Mismatch("the seal and a published log are there and the database is missing"));
+            }
             if profile == Some(Profile::Production) {
                 return Err(StartError::SealRequired);
             }

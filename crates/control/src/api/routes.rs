@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::IntoResponse as _;
+use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
@@ -22,6 +23,15 @@ const AUDIT_QUERY: &[(&str, &str)] = &[
 pub(crate) fn table() -> Table {
     let mut table = Table::new();
     public(&mut table);
+    table.component::<api::Image>();
+    table.component::<api::Job>();
+    table.component::<api::KeyInfo>();
+    table.component::<api::LeaseInfo>();
+    table.component::<api::Node>();
+    table.component::<api::Principal>();
+    table.component::<api::Project>();
+    table.component::<api::TokenInfo>();
+    table.component::<api::Volume>();
     table.get(Words("GET", "/v1/whoami", "whoami_show", "Shows who the credential is"), &[], people::whoami);
     table.get(Words("POST", "/v1/logout", "token_logout", "Revokes the credential's own token"), &[], people::logout);
     table.json(Words("POST", "/v1/step-ups/{id}", "step_up_confirm", "Confirms a pending request with a fresh code"), &[], people::confirm);
@@ -106,7 +116,7 @@ fn public(table: &mut Table) {
         "load balancers and people ask before they have a credential",
         |call, (): ()| async move {
             let _ = call;
-            Ok(vocabulary::api::Health { state: "ready".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+            Ok(api::Health { state: "ready".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
         },
     );
     table.public_raw(

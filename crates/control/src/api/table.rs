@@ -235,6 +235,12 @@ impl Table {
         serde_json::to_value(T::schema()).unwrap_or(Value::Null)
     }
 
+    /// Puts a type among the components: a page names the schema of its items and does not bring it.
+    pub(crate) fn component<T: ToSchema>(&mut self) {
+        let schema = self.schema::<T>();
+        self.schemas.entry(T::name().into_owned()).or_insert(schema);
+    }
+
     fn add<F, Fut>(&mut self, route: Route, serve: F)
     where
         F: Fn(Arc<Control>, Request<Body>, &'static str) -> Fut + Clone + Send + Sync + 'static,

@@ -121,7 +121,13 @@ pub(crate) async fn list(call: Call<TenantList>) -> Result<Page<Tenant>, Failure
 async fn set_suspended<A: Action>(call: Call<A>, suspended: bool) -> Result<Done, Failure> {
     let id: TenantId = call.id("id")?;
     let found = call.control.store.get_json::<TenantRow>(SYSTEM_OWNER, Kind::TENANT, id).await.map_err(Failure::internal)?;
-    let (stored, mut row) = found.ok_or_else(Failure::not_found)?;
+    let Some((stored, mut row)) = found else {
+        // Whoever may do this to no tenant gets that answer, and learns not whether this one exists.
+        if call.member()?.tenant.is_some() {
+            call.permit(Resource::Tenant(SetFacts { tenant: id, suspended: false }), &[]).await?.spend();
+        }
+        return Err(Failure::not_found());
+    };
     let facts = SetFacts { tenant: id, suspended: row.suspended };
     let decision = call.permit(Resource::Tenant(facts), &[(&id.to_string(), row.name.as_str())]).await?.spend();
     let member = call.member()?;
