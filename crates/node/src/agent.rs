@@ -18,7 +18,7 @@ use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
 use crate::channel::{Channel, chain};
 use crate::ids::IdBlocks;
 use crate::images::Images;
-use crate::limits::{DRAIN_EXTRA, RECORD_BYTES_MAX, STRANGER_PATIENCE, WATCH_EVERY};
+use crate::limits::{DRAIN_EXTRA, LOCK_PATIENCE, RECORD_BYTES_MAX, STRANGER_PATIENCE, WATCH_EVERY};
 use crate::plan::CheckedPlan;
 use crate::store::{self, Node, StoreError};
 use crate::{clock, facts, files, follow, renew, report};
@@ -106,7 +106,7 @@ impl Shared {
 /// # Errors
 /// When it cannot begin: its directory, another agent, the id range, the program for shims.
 pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), RunError> {
-    let lock = lock(&options.dir)?;
+    let lock = lock(&options.dir).await?;
     let drain = options.drain_on_stop;
     let (shared, found) = tokio::task::spawn_blocking(move || assemble(&options)).await.map_err(start("start the agent"))??;
     end_strangers(found.strangers, found.lost).await;
@@ -142,15 +142,24 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<std::fs::File, RunError> {
+/// Takes the directory for this agent alone. An agent that was killed while it started a program leaves a copy of its lock in
+/// the child until that has become the program: a moment's patience.
+async fn lock(dir: &Path) -> Result<std::fs::File, RunError> {
     if !store::is_joined(dir) {
         return Err(StoreError::NotJoined(dir.display().to_string()).into());
     }
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("agent.lock")).map_err(start("open agent.lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(RunError::Locked(dir.display().to_string())),
-        Err(error) => Err(start("lock agent.lock")(error)),
+    let mut waited = Duration::ZERO;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if waited < LOCK_PATIENCE => {
+                tokio::time::sleep(WATCH_EVERY).await;
+                waited = waited.saturating_add(WATCH_EVERY);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RunError::Locked(dir.display().to_string())),
+            Err(error) => return Err(start("lock agent.lock")(error)),
+        }
     }
 }
 

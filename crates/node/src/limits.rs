@@ -55,3 +55,5 @@ pub const DRAIN_EXTRA: Duration = Duration::from_secs(20);
 pub const RENEW_CHECK: Duration = Duration::from_secs(60);
 /// How long an agent waits at its start for the death of what nobody knows.
 pub const STRANGER_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent waits for the lock of one that was killed.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);

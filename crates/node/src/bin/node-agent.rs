@@ -17,16 +17,25 @@ fn main() -> ExitCode {
     let Ok(engine) = tokio::runtime::Runtime::new() else { return ExitCode::FAILURE };
     let stop = CancellationToken::new();
     let ended = engine.block_on(async {
-        let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return false };
+        let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return Ok(()) };
         let running = node::run(options, stop.clone());
         let mut running = std::pin::pin!(running);
         tokio::select! {
-            done = &mut running => return done.is_ok(),
+            done = &mut running => return done,
             _ = term.recv() => stop.cancel(),
         }
-        running.await.is_ok()
+        running.await
     });
-    if ended { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a test that fails shows why its agent did not run")]
+            {
+                eprintln!("node-agent: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn options(arguments: &[OsString]) -> Option<NodeOptions> {
