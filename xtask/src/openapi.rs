@@ -5,11 +5,10 @@ use std::process::Command;
 use anyhow::Context as _;
 
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    let output = Command::new(crate::cargo())
-        .args(["run", "--quiet", "--locked", "--package", "cli", "--bin", "swarm", "--", "openapi"])
-        .current_dir(crate::root())
-        .output()
-        .context("swarm openapi")?;
+    // The build of the whole workspace: `cargo run --package` would choose other features of the dependencies, and compile
+    // most of them again.
+    crate::command(&crate::cargo(), &["build", "--quiet", "--locked", "--workspace", "--bin", "swarm"])?;
+    let output = Command::new(crate::target().join("debug/swarm")).arg("openapi").output().context("swarm openapi")?;
     anyhow::ensure!(output.status.success(), "swarm openapi failed: {}", String::from_utf8_lossy(&output.stderr));
     let path = crate::root().join("openapi/operator-v1.json");
     if check {

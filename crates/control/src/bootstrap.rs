@@ -167,7 +167,9 @@ pub(crate) async fn open(
             if profile.is_some_and(|asked| asked != row.profile) {
                 return Err(StartError::OtherProfile(row.profile));
             }
-            reopen(store, row, Vault::new(open_seal(seal, passphrase).await?), None).await
+            let mut opened = reopen(store, row, Vault::new(open_seal(seal, passphrase).await?), None).await?;
+            opened.ticket = unenrolled_administrator(store, &opened, admin, now).await?;
+            Ok(opened)
         }
         (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
         // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where a log was
@@ -325,6 +327,30 @@ async fn first_administrator(store: &Store, opened: &Opened, name: &Name, now: U
     Ok(ticket)
 }
 
+/// A fresh ticket as long as no operator has enrolled: the one before may have lapsed or been lost, or the birth broke off
+/// before it was made. Whoever starts the server holds its passphrase, and so everything that a ticket could give.
+async fn unenrolled_administrator(
+    store: &Store,
+    opened: &Opened,
+    name: &Name,
+    now: UnixTime,
+) -> Result<Option<Zeroizing<String>>, StartError> {
+    let principals = store.list(SYSTEM_OWNER, Kind::PRINCIPAL, store::Page::first(1000)).await.map_err(internal)?;
+    let mut waiting = None;
+    for stored in principals.items {
+        let row: PrincipalRow = stored.parse().map_err(internal)?;
+        let (PrincipalKind::Operator, Some(person)) = (row.kind, row.person) else { continue };
+        if store.totp(person).await.map_err(internal)?.is_some() {
+            return Ok(None);
+        }
+        waiting.get_or_insert(person);
+    }
+    let Some(person) = waiting else { return first_administrator(store, opened, name, now).await.map(Some) };
+    let (again, ticket, _) = ticket_for(&opened.vault, &opened.peppers, person, now).map_err(internal)?;
+    store.commit(again, now).await.map_err(internal)?;
+    Ok(Some(ticket))
+}
+
 /// The body of a person.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -352,6 +378,19 @@ pub(crate) fn invite(
     name: &Name,
     now: UnixTime,
 ) -> Result<(Transaction, Zeroizing<String>, TokenId), Box<dyn std::error::Error + Send + Sync>> {
+    let (transaction, ticket, id) = ticket_for(vault, peppers, person, now)?;
+    let body = PersonRow { format: FORMAT, id: person, name: name.clone(), created: now };
+    let put = Put::json(SYSTEM_OWNER, Kind::PERSON, person, Expect::Absent, &body)?.name(name);
+    Ok((transaction.with(put), ticket, id))
+}
+
+/// A ticket for a person without factors, with the TOTP secret that it will show.
+fn ticket_for(
+    vault: &Vault,
+    peppers: &Peppers,
+    person: PersonId,
+    now: UnixTime,
+) -> Result<(Transaction, Zeroizing<String>, TokenId), Box<dyn std::error::Error + Send + Sync>> {
     let mut random = SystemRandom;
     let owner = keys::Owner { kind: "person".into(), id: *person.as_bytes() };
     let (totp, _) = vault.make_under_root(SYSTEM_OWNER, Purpose::FactorSecret, owner, now)?;
@@ -372,9 +411,7 @@ pub(crate) fn invite(
         factor_time: None,
         thumbprint: None,
     };
-    let body = PersonRow { format: FORMAT, id: person, name: name.clone(), created: now };
-    let put = Put::json(SYSTEM_OWNER, Kind::PERSON, person, Expect::Absent, &body)?.name(name);
-    let transaction = Transaction::new().with(put).with(Mutation::PutKey(totp)).with(Mutation::PutToken(row));
+    let transaction = Transaction::new().with(Mutation::PutKey(totp)).with(Mutation::PutToken(row));
     Ok((transaction, token.reveal(), token.id()))
 }
 

@@ -60,12 +60,22 @@ pub(crate) struct Control {
     pub(crate) fleet: Fleet,
     /// Cancelled when the server stops: streams end by it.
     pub(crate) stop: CancellationToken,
+    /// See [`Control::replacing`].
+    pub(crate) replacing: [tokio::sync::Mutex<()>; REPLACING],
 }
+
+/// Volumes share this many locks: enough that two busy ones rarely meet.
+const REPLACING: usize = 64;
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").field("deployment", &self.deployment).finish_non_exhaustive()
     }
+}
+
+/// The locks of [`Control::replacing`], all free.
+pub(crate) fn replacing_locks() -> [tokio::sync::Mutex<()>; REPLACING] {
+    std::array::from_fn(|_| tokio::sync::Mutex::new(()))
 }
 
 /// Draws a fresh id.
@@ -74,6 +84,16 @@ pub(crate) fn fresh<T>(make: fn(UnixTime, [u8; 10]) -> T, now: UnixTime) -> T {
 }
 
 impl Control {
+    /// Held while an object of a volume that no root names yet is looked at and replaced, and while its root is set: what is
+    /// decided by the head and the newest writer stays true until it is done. One process serves a deployment.
+    pub(crate) async fn replacing(&self, volume: vocabulary::VolumeId) -> tokio::sync::MutexGuard<'_, ()> {
+        let place = usize::from(volume.as_bytes().last().copied().unwrap_or_default()) % REPLACING;
+        match self.replacing.get(place).or_else(|| self.replacing.first()) {
+            Some(lock) => lock.lock().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Checks the one credential of a request.
     pub(crate) async fn authenticate(&self, parts: &http::request::Parts) -> Result<Member, Failure> {
         let connection = parts.extensions.get::<Connection>();

@@ -37,6 +37,31 @@ fn refusal<T>(outcome: Result<T, Answer>) -> Answer {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_broke_off_before_its_commit_blocks_nobody() {
+    let mut world = World::start().await;
+    let operator = world.operator().await;
+    let ann = world.tenant(&operator, "acme", "ann").await;
+    let project = ann.project("research").await;
+    let volume = ann.volume(&project, "data").await;
+    let lost = ann.lease(volume, Write).await.ok().unwrap();
+    let old_port = ann.port(volume, lost.lease.id);
+    let record = write_file(&old_port, &lost, "a", b"one").await;
+
+    // Its catalogue lies where the next writer's belongs, and gives way.
+    let head = ann.put_file(volume, "b", b"two").await;
+    assert_eq!((head.seq, head.writer_epoch), (1, 2));
+    // The writer that was overtaken replaces nothing and commits nothing.
+    old_port.try_put("cat/00000000000000000001", b"x").await.refused("conflict", "used once");
+    let body = json!({ "lease": lost.lease.id, "record": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &record) });
+    ann.post(&format!("/v1/volumes/{volume}/commit"), body).await.refused("root_conflict", "");
+    // Nor does the newest writer replace what the head names.
+    let again = ann.lease(volume, Write).await.ok().unwrap();
+    ann.port(volume, again.lease.id).try_put("cat/00000000000000000001", b"x").await.refused("conflict", "used once");
+    let reader = ann.lease(volume, Read).await.ok().unwrap();
+    assert_eq!(read_file(&ann.port(volume, reader.lease.id), &reader, "b").await, b"two");
+}
+
 /// How a lease ended, once it has.
 async fn end_of(person: &Person, lease: LeaseId) -> Value {
     wait_for("the end of a lease", || async {

@@ -173,8 +173,9 @@ pub(crate) async fn object_get(call: NodeCall<AttemptObjects>, _: Raw) -> Result
 pub(crate) async fn object_put(call: NodeCall<AttemptObjects>, Raw(body): Raw) -> Result<Response, Failure> {
     let placed = call.attempt(Liveness::Alive).await?;
     call.permit(placed.resource()).await?.spend();
-    let (_, row) = holder(&call, &placed).leased(call.lease_id()?, call.id("volume")?, LeaseMode::Write).await?;
-    take(&call.control, &row, call.path("path")?, body).await
+    let holder = holder(&call, &placed);
+    let (lease, row) = holder.leased(call.lease_id()?, call.id("volume")?, LeaseMode::Write).await?;
+    take(&holder, &lease, &row, call.path("path")?, body).await
 }
 
 /// Compares and sets a root under a write lease of the attempt.

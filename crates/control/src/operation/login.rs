@@ -263,6 +263,10 @@ pub(crate) async fn enrol_complete(call: Call<Public>, request: EnrolComplete) -
     let control = &call.control;
     let (stored, scope) = ticket(&call, &request.ticket).await?;
     let person = person(control, scope.person).await?;
+    // A ticket that was overtaken by another must not replace the factors of somebody who has them.
+    if control.store.totp(person.id).await.map_err(Failure::internal)?.is_some() {
+        return Err(Failure::new(ErrorCode::TicketRefused, "the ticket is unknown, spent or expired"));
+    }
     let password = Password::from_typed(&request.password).map_err(|error| Failure::invalid(format!("`password`: {error}")))?;
     if request.code.len() > identity::limits::CODE_MAX {
         return Err(Failure::invalid("`code`: too long"));

@@ -4,7 +4,7 @@ use audit::{Event, Outcome};
 use policy::action::{NodeDrain, NodeList, NodeResume, NodeRevoke, NodeView as ViewAction};
 use policy::{Action, Resource};
 use store::{Expect, Kind, Mutation, Page, Put, Revoked, Transaction};
-use vocabulary::api::{self, Done, Node};
+use vocabulary::api::{self, Done, Node, PrincipalKind};
 use vocabulary::{ErrorCode, NodeId, SYSTEM_OWNER, UnixTime};
 
 use crate::api::call::Call;
@@ -138,10 +138,34 @@ pub(crate) async fn list(call: Call<NodeList>) -> Result<api::Page<Node>, Failur
     Ok(paged(found, |row| row.id, |row| seen_nodes.get(&row.id).cloned()))
 }
 
+/// The node that a call names, with the decision on it. Whoever may not act on nodes learns nothing of which there are: an
+/// absent one is decided like a node of no provider before its absence is told.
+async fn decided<A: Action>(call: &Call<A>, named: bool) -> Result<(u64, NodeRow), Failure> {
+    let id: NodeId = call.id("id")?;
+    let found = call.control.node(id).await?;
+    if found.is_none() && call.member()?.kind == PrincipalKind::Operator {
+        return Err(Failure::not_found());
+    }
+    let facts = match &found {
+        Some((_, row)) => row.facts(),
+        None => policy::NodeFacts {
+            id,
+            provider: None,
+            region: "none".parse().map_err(Failure::internal)?,
+            jurisdiction: "NONE".parse().map_err(Failure::internal)?,
+            trust: 0,
+        },
+    };
+    let name = found.as_ref().map_or_else(|| "unknown".to_owned(), |(_, row)| row.name.to_string());
+    let text = id.to_string();
+    let names: &[(&str, &str)] = if named { &[(&text, &name)] } else { &[] };
+    call.permit(Resource::Node(facts), names).await?.spend();
+    found.ok_or_else(Failure::not_found)
+}
+
 /// Shows a node.
 pub(crate) async fn show(call: Call<ViewAction>) -> Result<Node, Failure> {
-    let (revision, row) = call.control.node(call.id("id")?).await?.ok_or_else(Failure::not_found)?;
-    call.permit(Resource::Node(row.facts()), &[]).await?.spend();
+    let (revision, row) = decided(&call, false).await?;
     call.control.shown_node(row, revision, call.now).await
 }
 
@@ -156,8 +180,7 @@ pub(crate) async fn resume(call: Call<NodeResume>) -> Result<Done, Failure> {
 }
 
 async fn drained<A: Action>(call: Call<A>, drained: bool) -> Result<Done, Failure> {
-    let (_, row) = call.control.node(call.id("id")?).await?.ok_or_else(Failure::not_found)?;
-    call.permit(Resource::Node(row.facts()), &[]).await?.spend();
+    let (_, row) = decided(&call, false).await?;
     if row.revoked {
         return Err(Failure::new(ErrorCode::WrongState, "the node is revoked, which is for good"));
     }
@@ -176,9 +199,7 @@ async fn drained<A: Action>(call: Call<A>, drained: bool) -> Result<Done, Failur
 
 /// Revokes a node for good: its certificates pass no more, its connections are closed, every other node is told by its plan.
 pub(crate) async fn revoke(call: Call<NodeRevoke>) -> Result<Done, Failure> {
-    let (revision, mut row) = call.control.node(call.id("id")?).await?.ok_or_else(Failure::not_found)?;
-    let named = row.name.clone();
-    call.permit(Resource::Node(row.facts()), &[(&row.id.to_string(), named.as_str())]).await?.spend();
+    let (revision, mut row) = decided(&call, true).await?;
     if row.revoked {
         return Err(Failure::new(ErrorCode::WrongState, "the node is revoked already"));
     }

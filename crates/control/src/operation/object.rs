@@ -51,17 +51,39 @@ pub(crate) fn blob_failure(error: BlobError) -> Failure {
 
 /// Stores an object under a write lease. Names are used once.
 pub(crate) async fn put(call: Call<VolumeWrite>, Raw(body): Raw) -> Result<Response, Failure> {
-    let row = leased(&call, LeaseMode::Write).await?;
+    let holder = holder(&call)?;
+    let (lease, row) = holder.leased(call.lease_id()?, call.id("id")?, LeaseMode::Write).await?;
     call.permit_for(resource(&row, call.tenant()?), &[], Some(row.spec.purpose.clone())).await?.spend();
-    take(&call.control, &row, call.path("path")?, body).await
+    take(&holder, &lease, &row, call.path("path")?, body).await
 }
 
-/// Takes an object of a volume.
-pub(crate) async fn take(control: &Control, row: &VolumeRow, below: &str, body: Body) -> Result<Response, Failure> {
+/// Takes an object of a volume. A catalogue that a writer left behind before its commit gives way to the newest writer's.
+pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below: &str, body: Body) -> Result<Response, Failure> {
+    let blobs = &holder.control.blobs;
     let path = path(row, below)?;
     let bytes = collect(body).await?;
-    control.blobs.put_same(&path, bytes).await.map_err(blob_failure)?;
+    match blobs.put_same(&path, bytes.clone()).await {
+        Ok(()) => {}
+        Err(BlobError::Differs(_)) => {
+            let _turn = holder.control.replacing(row.id).await;
+            if !abandoned(holder, lease, row, below).await? {
+                return Err(blob_failure(BlobError::Differs(path)));
+            }
+            blobs.delete(&path).await.map_err(blob_failure)?;
+            blobs.put(&path, bytes).await.map_err(blob_failure)?;
+        }
+        Err(error) => return Err(blob_failure(error)),
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Whether a path is a catalogue above the head, asked for by the newest writer: older ones can commit no more, and no root
+/// names it.
+async fn abandoned(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below: &str) -> Result<bool, Failure> {
+    let Some(seq) = below.strip_prefix("cat/").and_then(|seq| seq.parse::<u64>().ok()) else { return Ok(false) };
+    let newest = holder.control.store.newest_writer(holder.tenant, row.id).await.map_err(Failure::internal)?;
+    let head = holder.control.head(holder.tenant, row.id).await?;
+    Ok(lease.writer_epoch == Some(newest) && seq > head.seq)
 }
 
 /// Reads a body of bounded size from a client that keeps sending.
@@ -123,6 +145,7 @@ pub(crate) async fn set_root(
     let writers = control.store.writers(tenant, id, store::Page::after(epoch.saturating_sub(1), 1)).await.map_err(Failure::internal)?;
     let signer = writers.items.first().filter(|writer| writer.row.epoch == epoch).ok_or_else(|| invalid("its writer epoch is unknown"))?;
     record.verify(&VerifyingKey::from_bytes(signer.row.signer)).map_err(|error| invalid(&error.to_string()))?;
+    let _turn = control.replacing(id).await;
     let head = control.head(tenant, id).await?;
     let root = record.body();
     if root.tenant != tenant || root.volume != id || root.writer_epoch != epoch {
@@ -133,6 +156,11 @@ pub(crate) async fn set_root(
             ErrorCode::RootConflict,
             format!("the record does not extend the head, which is sequence {} with root {}", head.seq, head.root),
         ));
+    }
+    // An older writer must not replace the record of a newer one, though its commit would fail in the end.
+    let newest = control.store.newest_writer(tenant, id).await.map_err(Failure::internal)?;
+    if epoch != newest {
+        return Err(Failure::new(ErrorCode::RootConflict, format!("a newer writer (epoch {newest}) has begun: ask for a new lease")));
     }
     // The record lies where readers look for it, before anything points at it.
     let chain = path(row, &format!("chain/{:020}", root.seq))?;

@@ -56,6 +56,23 @@ async fn a_wrong_passphrase_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_start_gives_a_ticket_until_the_first_administrator_has_enrolled() {
+    let mut server = Running::start().await;
+    let first = server.ticket();
+    let mut server = Running::start_in(server.stop().await).await.unwrap();
+    let second = server.ticket();
+    assert_ne!(first, second);
+    Person::enrol(&server, &second).await;
+    // The ticket that was overtaken replaces no factors.
+    let late = json!({ "ticket": first, "password": "another password for it", "code": "000000" });
+    server.ask(None, Ask::post("/v1/enrolments/complete", late)).await.refused(401, "ticket_refused");
+    let folder = server.stop().await;
+    let mut server = Server::start(config(folder.path())).await.unwrap();
+    assert!(server.take_ticket().is_none(), "somebody has enrolled");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn profiles_never_change() {
     let folder = tempfile::tempdir().unwrap();
     let error = refusal(folder.path(), |config| config.profile = Some(Profile::Production)).await;
