@@ -5,9 +5,9 @@ use std::process::Command;
 use anyhow::Context as _;
 
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    // The build of the whole workspace: `cargo run --package` would choose other features of the dependencies, and compile
-    // most of them again.
-    crate::command(&crate::cargo(), &["build", "--quiet", "--locked", "--workspace", "--bin", "swarm"])?;
+    // The build of all targets, which the tests make anyway: any other choice has other features of the dependencies, and
+    // compiles most of them again.
+    crate::command(&crate::cargo(), &["build", "--quiet", "--locked", "--workspace", "--all-targets"])?;
     let output = Command::new(crate::target().join("debug/swarm")).arg("openapi").output().context("swarm openapi")?;
     anyhow::ensure!(output.status.success(), "swarm openapi failed: {}", String::from_utf8_lossy(&output.stderr));
     let path = crate::root().join("openapi/operator-v1.json");

@@ -123,6 +123,15 @@ async fn a_node_gets_what_the_job_names_and_nothing_else() {
         refusal(node.lease(attempt, volume, mode).await).refused("release_refused", "");
         assert_eq!(rules(ann, "keyRelease").await, [rule]);
     }
+    // The recorded refusal is explained as it was recorded, with what its rule says.
+    let refusals = ann.get("/v1/audit?newest=true&outcome=refused&action=keyRelease&limit=1").await.ok();
+    let explained = ann.post("/v1/policy/explain", json!({ "audit_index": refusals["items"][0]["index"] })).await.ok();
+    assert_eq!((&explained["decision"], &explained["rules"][0]["id"]), (&json!("refused"), &json!("release-volume")));
+    assert_eq!(explained["rules"][0]["text"], "the job does not name this volume");
+    let on = |resource: String| json!({ "action": "jobView", "resource": resource });
+    assert_eq!(ann.post("/v1/policy/explain", on(format!("job/{}", attempt.job))).await.ok()["decision"], "allowed");
+    let foreign = json!({ "action": "jobList", "resource": format!("tenant/{}", vocabulary::TenantId::from_bytes([7; 16])) });
+    ann.post("/v1/policy/explain", foreign).await.refused("not_found", "");
     // Under a lease for one volume nothing of another is reached.
     node.port(attempt, other, opened.lease.id).try_get("chain/00000000000000000001").await.refused("release_refused", "another volume");
 

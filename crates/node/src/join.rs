@@ -10,7 +10,7 @@ use identity::tls::{KeyExchange, Trust, cli_client_config};
 use identity::{EcdsaKey, StatementKey, prove_record_key, verify_deployment_file};
 use vocabulary::api::{NodeEnrol, NodeEnrolled};
 use vocabulary::plan::NodePlace;
-use vocabulary::{Name, NodeId, Sha256Digest};
+use vocabulary::{ErrorCode, Name, NodeId, Sha256Digest};
 use zeroize::Zeroizing;
 
 use crate::channel::{self, ChannelError, WallClock};
@@ -64,9 +64,17 @@ pub enum JoinError {
     /// A key could not be made.
     #[error("a key could not be made: {0}")]
     Key(String),
-    /// The control plane refuses, or does not answer.
+    /// The control plane does not answer.
     #[error("{0}")]
-    Refused(String),
+    Unreachable(String),
+    /// The control plane refuses.
+    #[error("the control plane refuses: {detail}")]
+    Refused {
+        /// Its code, where it said one.
+        code: Option<ErrorCode>,
+        /// Its sentence.
+        detail: String,
+    },
     /// What it answered does not fit what was asked.
     #[error("the enrolment's answer is refused: {0}")]
     Answer(String),
@@ -150,11 +158,14 @@ async fn enrol(options: &JoinOptions, api: &reqwest::Url, staged: &Path) -> Resu
         record_proof: STANDARD.encode(prove_record_key(&record_key, &csr)),
         facts,
     };
-    let tls = cli_client_config(Trust::Pin(options.ca_pin), KeyExchange::default(), Arc::new(WallClock)).map_err(|error| JoinError::Refused(channel::chain(&error)))?;
-    let client = channel::http(tls).map_err(JoinError::Refused)?;
+    let tls = cli_client_config(Trust::Pin(options.ca_pin), KeyExchange::default(), Arc::new(WallClock)).map_err(|error| JoinError::Unreachable(channel::chain(&error)))?;
+    let client = channel::http(tls).map_err(JoinError::Unreachable)?;
     let url = api.join("/v1/nodes/enrol").map_err(|_| JoinError::Url(channel::printable(&options.url)))?;
     let call = async { channel::answer(channel::send(client.post(url).timeout(CALL_TIMEOUT).json(&body)).await?).await };
-    let enrolled: NodeEnrolled = call.await.map_err(|error: ChannelError| JoinError::Refused(error.to_string()))?;
+    let enrolled: NodeEnrolled = call.await.map_err(|error: ChannelError| match error {
+        ChannelError::Refused { code, detail } => JoinError::Refused { code, detail },
+        ChannelError::Unreachable(_) | ChannelError::NotReady(_) | ChannelError::Nonsense(_) => JoinError::Unreachable(error.to_string()),
+    })?;
     let bad = |what: String| JoinError::Answer(what);
     let deployment = verify_deployment_file(enrolled.deployment_file.as_bytes(), &options.ca_pin).map_err(|error| bad(error.to_string()))?;
     let tls = TlsIdentity::check(&deployment, enrolled.node, &key, &enrolled.chain, clock::wall()).map_err(|error| bad(error.to_string()))?;

@@ -86,7 +86,7 @@ fn a_second_node_joins_runs_jobs_and_is_revoked() {
     let mut again = join;
     again[8] = text(&third).unwrap();
     let refusal = world.operator.typed(&again).unwrap();
-    assert!(refusal.code() != Some(0) && refusal.err().contains("spent"), "{:?}: {}", refusal.code(), refusal.err());
+    assert!(refusal.code() == Some(4) && refusal.err().contains("spent"), "{:?}: {}", refusal.code(), refusal.err());
 
     // Revoked: its connections are closed, nothing is placed on it, and a confirmation was asked for.
     let code = world.admin.code().unwrap();

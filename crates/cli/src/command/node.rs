@@ -92,13 +92,20 @@ fn refused(error: &JoinError) -> CliError {
         JoinError::Url(_) => 2,
         JoinError::Joined(_) | JoinError::NotEmpty(_) => 5,
         JoinError::Answer(_) => 6,
-        JoinError::Refused(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => 1,
+        JoinError::Refused { code, .. } => code.map_or(1, vocabulary::ErrorCode::exit_code),
+        JoinError::Unreachable(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => 1,
     };
     let failed = CliError::new(exit, chain(error));
     match error {
-        JoinError::Refused(_) => failed.hint("a join token works once, for its lifetime: swarm node invite makes another"),
+        JoinError::Refused { .. } => failed.hint("a join token works once, for its lifetime: swarm node invite makes another"),
         JoinError::Joined(_) => failed.hint("swarm node run runs the agent of the node that is there"),
-        JoinError::Url(_) | JoinError::NotEmpty(_) | JoinError::Answer(_) | JoinError::Key(_) | JoinError::File { .. } | JoinError::Store(_) => failed,
+        JoinError::Url(_)
+        | JoinError::NotEmpty(_)
+        | JoinError::Answer(_)
+        | JoinError::Unreachable(_)
+        | JoinError::Key(_)
+        | JoinError::File { .. }
+        | JoinError::Store(_) => failed,
     }
 }
 

@@ -58,16 +58,27 @@ fn holder<'a, A: Action>(call: &'a NodeCall<A>, placed: &PlacedAttempt) -> Holde
     }
 }
 
+/// The rules of a release that are asked before Cedar's: id, and the sentence that is told.
+const UNNAMED: (&str, &str) = ("release-volume", "the job does not name this volume");
+const WRONG_MODE: (&str, &str) = ("release-mode", "the job reads its inputs and writes its outputs, and this is the other way round");
+const REVOKED: (&str, &str) = ("release-revoked", "the job's keys were revoked");
+const STOPPED: (&str, &str) = ("release-stopped", "the job was asked to stop");
+
+/// What a rule of a release that is none of Cedar's says.
+pub(crate) fn own_rule(id: &str) -> Option<&'static str> {
+    [UNNAMED, WRONG_MODE, REVOKED, STOPPED].into_iter().find(|(known, _)| *known == id).map(|(_, text)| text)
+}
+
 /// Why a job may not have a key, before the rules are asked.
 fn ungrounded(spec: &JobSpec, desired: Desired, volume: VolumeId, mode: LeaseMode) -> Option<(&'static str, &'static str)> {
     let input = spec.inputs.iter().any(|input| input.volume == volume);
     let output = spec.outputs.iter().any(|output| output.volume == volume);
     match mode {
-        _ if !input && !output => Some(("release-volume", "the job does not name this volume")),
-        LeaseMode::Read if !input => Some(("release-mode", "the job names this volume as an output: it writes and does not read it")),
-        LeaseMode::Write if !output => Some(("release-mode", "the job names this volume as an input: it reads and does not write it")),
-        _ if desired == Desired::RevokeKeys => Some(("release-revoked", "the job's keys were revoked")),
-        LeaseMode::Read if desired != Desired::Run => Some(("release-stopped", "the job was asked to stop")),
+        _ if !input && !output => Some(UNNAMED),
+        LeaseMode::Read if !input => Some(WRONG_MODE),
+        LeaseMode::Write if !output => Some(WRONG_MODE),
+        _ if desired == Desired::RevokeKeys => Some(REVOKED),
+        LeaseMode::Read if desired != Desired::Run => Some(STOPPED),
         LeaseMode::Read | LeaseMode::Write => None,
     }
 }

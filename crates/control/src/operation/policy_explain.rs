@@ -1,13 +1,38 @@
 //! `swarm policy explain`: what would be decided, and why.
 
 use policy::action::PolicyExplain as Explain;
-use policy::{CallFacts, Facts, Resource};
+use audit::Event;
+use policy::{CallFacts, Facts, Resource, SetFacts};
+use store::EntryRow;
 use vocabulary::api::{PolicyExplain, PolicyExplained, RuleText};
 use vocabulary::{PrincipalId, VolumeId};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
+use crate::operation::attempt::own_rule;
 use crate::operation::volume::resource;
+use crate::state::Control;
+
+impl Control {
+    /// A recorded refusal as it was recorded: its rules, with their text in the set of today. `None` for entries of other kinds.
+    fn recorded(&self, tenant: SetFacts, entry: &EntryRow) -> Result<Option<PolicyExplained>, Failure> {
+        let body: serde_json::Value = serde_json::from_slice(&entry.body).map_err(Failure::internal)?;
+        let event = body.pointer("/unmapped/swarm/event").cloned().unwrap_or_default();
+        let Ok(Event::Refused { code, rules, .. }) = serde_json::from_value(event) else { return Ok(None) };
+        let set = self.sets.of(Some(tenant.tenant)).map_err(Failure::internal)?;
+        let known = set.rules();
+        let text = |id: &str| match known.iter().find(|rule| rule.id == id) {
+            Some(rule) => rule.text.clone(),
+            None => own_rule(id).map_or_else(|| "this rule is no longer in the set".to_owned(), str::to_owned),
+        };
+        Ok(Some(PolicyExplained {
+            decision: "refused".to_owned(),
+            rules: rules.into_iter().map(|id| RuleText { text: text(&id), id }).collect(),
+            next: vec![code.hint().to_owned()],
+            policy_epoch: set.epoch(),
+        }))
+    }
+}
 
 /// Explains a recorded refusal, or what would be decided for a principal of the tenant.
 pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Result<PolicyExplained, Failure> {
@@ -18,6 +43,9 @@ pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Res
     let (principal, action, target): (PrincipalId, String, String) = match question.audit_index {
         Some(index) => {
             let entry = control.store.entry(tenant.tenant, index).await.map_err(Failure::internal)?.ok_or_else(Failure::not_found)?;
+            if let Some(recorded) = control.recorded(tenant, &entry)? {
+                return Ok(recorded);
+            }
             let actor = entry.actor.ok_or_else(|| Failure::invalid("`audit_index`: that entry has no principal"))?;
             (actor, entry.action, format!("{}/{}", entry.resource_kind, entry.resource))
         }
@@ -31,7 +59,12 @@ pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Res
     let (kind, id) = target.split_once('/').unwrap_or((target.as_str(), ""));
     let mut person_purpose = None;
     let what = match kind {
-        "tenant" => Resource::Tenant(tenant),
+        "tenant" if id.parse().is_ok_and(|id: vocabulary::TenantId| id == tenant.tenant) => Resource::Tenant(tenant),
+        "tenant" => return Err(Failure::not_found()),
+        "job" => {
+            let (_, job) = control.job(tenant.tenant, id.parse().map_err(|_| Failure::not_found())?).await?;
+            Resource::Job(job.facts(tenant, None))
+        }
         "volume" => {
             let id: VolumeId = id.parse().map_err(|_| Failure::not_found())?;
             let (_, row) = control.volume(tenant.tenant, id).await?;
@@ -45,7 +78,7 @@ pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Res
             Resource::Principal(control.member(tenant.tenant, id).await?.ok_or_else(Failure::not_found)?.facts())
         }
         "key" => Resource::Key { id: id.parse().map_err(|_| Failure::not_found())?, tenant },
-        _ => return Err(Failure::invalid("`resource` is tenant/ID, volume/ID, principal/ID or key/ID")),
+        _ => return Err(Failure::invalid("`resource` is tenant/ID, volume/ID, job/ID, principal/ID or key/ID")),
     };
     let facts = Facts {
         principal: who.facts(),
