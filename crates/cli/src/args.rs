@@ -581,7 +581,7 @@ pub(crate) struct JobRun {
     /// How long an attempt lives without the control plane, 30 to 86400
     #[arg(long, value_name = "SECONDS")]
     pub(crate) run_lease: Option<u64>,
-    /// Widen the sandbox; shown in the receipt
+    /// Widen the sandbox: may_compile lets files in /tmp and /scratch be executed; the others are refused until policy decides on them
     #[arg(long = "grant", value_name = "debug|uring|cma|may_compile")]
     pub(crate) grants: Vec<String>,
     /// GPUs

@@ -203,7 +203,7 @@ pub(crate) mod tests {
     fn sorted(value: Value) -> Value {
         match value {
             Value::Object(map) => {
-                let ordered: std::collections::BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+                let ordered: BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
                 ordered.into_iter().collect()
             }
             Value::Array(list) => list.into_iter().map(sorted).collect(),
