@@ -184,3 +184,32 @@ async fn no_request_succeeds_after_its_token_was_revoked() {
     let (counts, ()) = futures::future::join(busy, revoke).await;
     assert!(counts.iter().sum::<usize>() > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_logins_are_delayed_whatever_the_name_is_dressed_as() {
+    let mut world = World::new().await;
+    let name = world.alice.name.clone();
+    let dressed = [name.to_uppercase(), format!(" {name}"), format!("{name}  "), name.clone()];
+    let attempt = |name: &str| Ask::post("/v1/login", json!({ "name": name, "password": "not the password at all", "code": "123456", "as": null }));
+    let mut tries = dressed.iter().cycle();
+    let mut refused = 0;
+    // Each dress counts for the one person: after a few failures the next is told to wait.
+    let delayed = loop {
+        let answer = world.server.ask(None, attempt(tries.next().unwrap())).await;
+        if answer.code() == "try_later" {
+            break answer;
+        }
+        assert_eq!(answer.code(), "login_refused");
+        refused += 1;
+        assert!(refused < 20, "nothing delays guessing");
+    };
+    assert_eq!(delayed.status.as_u16(), 429);
+    assert!(delayed.headers.get("retry-after").is_some(), "it says when to come back");
+    for name in &dressed {
+        world.server.ask(None, attempt(name)).await.refused(429, "try_later");
+    }
+    // Others are not locked out by it, and a recovery code skips the person's delay.
+    world.server.ask(None, attempt("somebody-else")).await.refused(401, "login_refused");
+    let tenant = json!({ "tenant": "acme" });
+    assert!(world.alice.login(&world.server, tenant).await.starts_with("swm_ses_"));
+}
