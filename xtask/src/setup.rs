@@ -40,8 +40,20 @@ const BENCH_PACKAGES: &[Package] = &[("runc", "/usr/sbin/runc", "the peer of the
 const NEXTEST: &str = "0.9.143";
 const DENY: &str = "0.20.2";
 
+/// Sandboxes need a root folder that is a mount point, which that of a plain chroot is not: said before anything is built.
+fn root_is_a_mount_point() -> anyhow::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo: is /proc mounted?")?;
+    let is_root = |line: &str| line.split_ascii_whitespace().nth(4) == Some("/");
+    anyhow::ensure!(
+        mounts.lines().any(is_root),
+        "the root folder is no mount point (a plain chroot), so jobs could not be isolated here: bind its folder on itself before you enter it: mount --bind DIR DIR"
+    );
+    Ok(())
+}
+
 /// For `cargo xtask setup` and `cargo xtask test`.
 pub(crate) fn run() -> anyhow::Result<()> {
+    root_is_a_mount_point()?;
     let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).chain(BENCH_PACKAGES).copied().collect();
     debian(&packages)?;
     guest_kernel()?;
@@ -51,6 +63,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// For `cargo xtask demo`: what runs the program and makes its image, no tools of developers.
 pub(crate) fn demo() -> anyhow::Result<()> {
+    root_is_a_mount_point()?;
     let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).copied().collect();
     debian(&packages)
 }

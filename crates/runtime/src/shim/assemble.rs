@@ -84,12 +84,20 @@ fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<()
 /// What the making of a sandbox needs of this machine's mounts, tried for real: a directory with shifted ids below
 /// an overlay. Leaves this process in a mount namespace of its own with an empty stage; call it where that ends.
 pub(crate) fn try_idmapped_overlay(directory: &Path) -> Result<(), String> {
-    sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(because("make mounts private"))?;
+    private_mounts()?;
     let namespace = sys::user_namespace(limits::ID_BLOCK, limits::ID_BLOCK).map_err(because("make a user namespace"))?;
     let image = tree(directory)?;
     sys::idmap(image.as_fd(), namespace.as_fd(), libc::MOUNT_ATTR_RDONLY).map_err(because(format!("shift the ids of `{}`", directory.display())))?;
     overlay(limits::ID_BLOCK, &format!("{STAGE}/root"), &image)
+}
+
+/// A mount namespace from which nothing comes back to the host.
+fn private_mounts() -> Result<(), String> {
+    sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(|error| {
+        let chroot = "the root folder is no mount point (a plain chroot); bind its folder on itself before you enter it: mount --bind DIR DIR";
+        if error == rustix::io::Errno::INVAL { format!("make mounts private: {error}: {chroot}") } else { format!("make mounts private: {error}") }
+    })
 }
 
 fn tree(path: &Path) -> Result<OwnedFd, String> {
@@ -102,8 +110,7 @@ fn attach(tree: &OwnedFd, place: impl AsFd) -> Result<(), String> {
 }
 
 fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
-    sys::own_mount_namespace().map_err(because("make a mount namespace"))?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(because("make mounts private"))?;
+    private_mounts()?;
     let namespace = sys::user_namespace(spec.id_base, limits::ID_BLOCK).map_err(because("make a user namespace"))?;
     // Everything that lies on the host is opened before the stage covers a part of it.
     let image = tree(&spec.image_root)?;
