@@ -63,7 +63,7 @@ pub(crate) enum Noun {
     Status,
     /// Say what this machine offers to jobs, and what each missing piece costs
     Doctor,
-    /// Verify a receipt: offline, without a login
+    /// Verify a receipt, or a release of this program: offline, without a login
     Verify(Verify),
     /// Explain an error code
     Explain(Explain),
@@ -113,6 +113,12 @@ pub(crate) enum Noun {
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
     /// Print the OpenAPI document of this version
     #[command(hide = true)]
@@ -266,8 +272,11 @@ pub(crate) struct Login {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// The receipt; `-` reads standard input
+    /// The receipt (`-` reads standard input), or a release's `SHA256SUMS`
     pub(crate) file: PathBuf,
+    /// FILE is a release's list of digests: its signature FILE.sig must be this key's (PEM), and the files beside it those of the list
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deployment", "ca_pin"])]
+    pub(crate) release_key: Option<PathBuf>,
     /// The deployment's public file (default: the one that the current login pinned)
     #[arg(long, value_name = "FILE")]
     pub(crate) deployment: Option<PathBuf>,

@@ -88,6 +88,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
             clap_complete::generate(shell, &mut Cli::command(), "swarm", &mut script);
             output::bytes(&script)
         }
+        Noun::Man { folder } => Ok(clap_mangen::generate_to(Cli::command(), folder)?),
         Noun::Openapi => output::line(&control::openapi()),
     }
 }

@@ -244,3 +244,30 @@ fn a_closed_pipe_ends_quietly() {
         .unwrap();
     assert!(child.status.success() && child.stderr.is_empty(), "{}", String::from_utf8_lossy(&child.stderr));
 }
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(typed_in(home.path(), &["man", "."], "").code, 0);
+    let page = std::fs::read_to_string(home.path().join("swarm-job-run.1")).unwrap();
+    assert!(page.contains("\\-\\-time\\-limit") && page.contains(".SH OPTIONS"), "{page}");
+    assert!(home.path().join("swarm.1").exists() && !home.path().join("swarm-man.1").exists());
+}
+
+#[test]
+fn a_release_is_verified_by_its_key() {
+    let home = tempfile::tempdir().unwrap();
+    let script = "printf package > swarm.deb; sha256sum swarm.deb > SHA256SUMS; openssl genpkey -algorithm ed25519 -out secret.pem;
+        openssl pkey -in secret.pem -pubout -out release.pem; openssl pkeyutl -sign -inkey secret.pem -rawin -in SHA256SUMS -out SHA256SUMS.sig";
+    assert!(Command::new("sh").args(["-ec", script]).current_dir(home.path()).status().unwrap().success());
+    let verify = ["verify", "SHA256SUMS", "--release-key", "release.pem"];
+    let good = typed_in(home.path(), &verify, "");
+    assert_eq!(good.code, 0, "{}", good.err);
+    assert!(good.out.contains("The release verifies: 2 proved, 0 not checked"), "{}", good.out);
+    std::fs::write(home.path().join("swarm.deb"), "evil").unwrap();
+    let bad = typed_in(home.path(), &verify, "");
+    assert_eq!(bad.code, 6);
+    assert!(bad.out.contains("NOT PROVED   swarm.deb") && bad.err.contains("do not install it"), "{}{}", bad.out, bad.err);
+    std::fs::remove_file(home.path().join("SHA256SUMS.sig")).unwrap();
+    assert_eq!(typed_in(home.path(), &verify, "").code, 3, "a list without a signature");
+}

@@ -1,4 +1,4 @@
-//! One file that binds the facts of a job, and the check of it, offline and without login.
+//! One file that binds the facts of a job, and the check of it, offline and without login; and the same for a [`release`] of the program.
 //!
 //! The node signs what it saw ([`statement::Statement`]) with its record key; the control plane signs the whole
 //! ([`record::Record`]) with its receipt key. Both are DSSE envelopes around in-toto statements, so that OpenSSL, jq and
@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod extract;
 pub mod limits;
 pub mod record;
+pub mod release;
 pub mod report;
 pub mod root;
 pub mod statement;

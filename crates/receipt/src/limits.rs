@@ -20,3 +20,8 @@ pub const ROOT_RECORD_MAX: usize = 1024;
 pub const LABELS_MAX: usize = 32;
 /// How far a receipt may lie in the future of the verifier's clock, in milliseconds.
 pub const CLOCK_SKEW_MS: u64 = 300_000;
+
+/// Bytes of a release's list: [`RELEASE_FILES_MAX`] lines of a digest and a long name.
+pub const RELEASE_LIST_MAX: usize = 64 << 10;
+/// Files of a release: packages, inventories and sources of a few architectures.
+pub const RELEASE_FILES_MAX: usize = 256;

@@ -6,4 +6,5 @@ mod foreign;
 mod golden;
 mod lines;
 mod pieces;
+mod releases;
 mod world;

@@ -1,4 +1,4 @@
-//! `swarm verify FILE`: a receipt, offline. Nothing is asked of any server; only the clock is read.
+//! `swarm verify FILE`: a receipt or a release, offline. Nothing is asked of any server; only the clock is read.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -11,6 +11,9 @@ use crate::error::CliError;
 use crate::output::{Format, line, visible};
 
 pub(crate) fn verify(app: &App, args: &Verify) -> Result<(), CliError> {
+    if let Some(key) = &args.release_key {
+        return release(app, &args.file, key);
+    }
     let bytes = read(&args.file, receipt::limits::RECEIPT_MAX)?;
     let (deployment, pin) = match &args.deployment {
         Some(path) => (read(path, receipt::limits::DEPLOYMENT_MAX)?, args.ca_pin),
@@ -23,8 +26,51 @@ pub(crate) fn verify(app: &App, args: &Verify) -> Result<(), CliError> {
         }
     };
     let report = receipt::verify(&bytes, &deployment, pin.as_ref(), Some(crate::app::now()));
-    print(app, &report)?;
-    if report.ok { Ok(()) } else { Err(CliError::verification("the receipt does not verify").hint(first_failure(&report))) }
+    print(app, &report, "receipt")?;
+    if report.ok {
+        return Ok(());
+    }
+    let hint = format!("{}; fetch it again with swarm job receipt, and compare the deployment's file", first_failure(&report));
+    Err(CliError::verification("the receipt does not verify").hint(hint))
+}
+
+/// A release: `SHA256SUMS`, its signature beside it, and those of its files that lie in the same folder.
+fn release(app: &App, list: &Path, key: &Path) -> Result<(), CliError> {
+    let signature = read(&list.with_added_extension("sig"), SIGNATURE_MAX)?;
+    let key = String::from_utf8_lossy(&read(key, RELEASE_KEY_MAX)?).into_owned();
+    let bytes = read(list, receipt::limits::RELEASE_LIST_MAX)?;
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let report = receipt::release::report(&bytes, &signature, &key, |name| digest(&folder.join(name)));
+    print(app, &report, "release")?;
+    if report.ok {
+        return Ok(());
+    }
+    let hint = format!("{}; fetch the release again, and take its key from where you trust it", first_failure(&report));
+    Err(CliError::verification("the release does not verify: do not install it").hint(hint))
+}
+
+/// Bytes of a detached signature: one more than an Ed25519 signature has would do; a larger file is judged all the same.
+const SIGNATURE_MAX: usize = 4096;
+/// Bytes of a PEM key: an Ed25519 key has 113.
+const RELEASE_KEY_MAX: usize = 4096;
+
+/// SHA-256 of a file of any size; nothing where there is none.
+fn digest(path: &Path) -> Result<Option<[u8; 32]>, String> {
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut digest = receipt::release::FileDigest::default();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(Some(digest.finish())),
+            Ok(count) => digest.update(piece.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Reads a file of at most `limit` bytes; one more is enough to see that it is larger.
@@ -40,13 +86,13 @@ fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
     if bytes.len() > limit { Err(CliError::verification(format!("{} has more than {limit} bytes", path.display()))) } else { Ok(bytes) }
 }
 
-fn print(app: &App, report: &Report) -> Result<(), CliError> {
+fn print(app: &App, report: &Report, what: &str) -> Result<(), CliError> {
     match app.output.format {
         Format::Table => {
             for one in &report.lines {
                 line(&text(one))?;
             }
-            line(&summary(report))
+            line(&summary(report, what))
         }
         Format::Json | Format::Yaml | Format::Jsonl => app.output.one(report, &[]),
     }
@@ -62,21 +108,18 @@ fn text(one: &Line) -> String {
     format!("{verdict:11}  {}: {}  [{}]", visible(&one.claim), visible(&one.detail), one.tool.as_str())
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &Report, what: &str) -> String {
     let count = |verdict: Verdict| report.lines.iter().filter(|one| one.verdict == verdict).count();
     let (proved, failed, open) = (count(Verdict::Proved), count(Verdict::NotProved), count(Verdict::NotChecked));
     if report.ok {
-        format!("\nThe receipt verifies: {proved} proved, {open} not checked. In brackets: with which kind of tool somebody else can repeat it.")
+        format!("\nThe {what} verifies: {proved} proved, {open} not checked. In brackets: with which kind of tool somebody else can repeat it.")
     } else {
-        format!("\nThe receipt DOES NOT VERIFY: {failed} not proved, {proved} proved, {open} not checked. What hangs on a failed line was not judged.")
+        format!("\nThe {what} DOES NOT VERIFY: {failed} not proved, {proved} proved, {open} not checked. What hangs on a failed line was not judged.")
     }
 }
 
 fn first_failure(report: &Report) -> String {
-    report.lines.iter().find(|one| one.verdict == Verdict::NotProved).map_or_else(
-        || "the file holds nothing to judge".to_owned(),
-        |one| format!("{}: {}; fetch it again with swarm job receipt, and compare the deployment's file", one.claim, one.detail),
-    )
+    report.first_failure().map_or_else(|| "the file holds nothing to judge".to_owned(), |one| format!("{}: {}", one.claim, one.detail))
 }
 
 #[cfg(test)]
@@ -95,8 +138,8 @@ mod tests {
         assert_eq!(shown(Verdict::Proved), "proved       the log signed: a\\u{1b}[2Jb  [independent tool]");
         assert_eq!(shown(Verdict::NotProved), "NOT PROVED   the log signed: a\\u{1b}[2Jb  [independent tool]");
         assert!(shown(Verdict::NotChecked).starts_with("not checked  "));
-        assert!(summary(&report(Verdict::NotProved)).contains("DOES NOT VERIFY"));
-        assert!(!summary(&report(Verdict::NotChecked)).contains("NOT"));
+        assert!(summary(&report(Verdict::NotProved), "receipt").contains("DOES NOT VERIFY"));
+        assert!(!summary(&report(Verdict::NotChecked), "receipt").contains("NOT"));
     }
 
     #[test]
