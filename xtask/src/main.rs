@@ -10,6 +10,7 @@ mod image;
 mod layers;
 mod oci;
 mod openapi;
+mod package;
 mod setup;
 mod test;
 mod tidy;
@@ -26,6 +27,7 @@ cargo xtask VERB
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
   openapi   write openapi/operator-v1.json (--check: fail when it differs)
+  package   a Debian package with inventory, digests and signature below target/package/release (--key FILE, --twice: compare two builds)
   bench     measure against peers, in release: sealing, mutations, idle, reads, volumes, jobs (all when none is named)
   help      this list";
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
+        ["package", words @ ..] => package::Options::parse(words).and_then(|options| package::run(&options)),
         ["bench", names @ ..] => bench(names),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
     };

@@ -40,20 +40,21 @@ const BENCH_PACKAGES: &[Package] = &[("runc", "/usr/sbin/runc", "the peer of the
 const NEXTEST: &str = "0.9.143";
 const DENY: &str = "0.20.2";
 
-/// Sandboxes need a root folder that is a mount point, which that of a plain chroot is not: said before anything is built.
-fn root_is_a_mount_point() -> anyhow::Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo: is /proc mounted?")?;
-    let is_root = |line: &str| line.split_ascii_whitespace().nth(4) == Some("/");
+/// Jobs live in user namespaces, which the kernel gives to nobody inside a chroot: said before anything is built.
+fn user_namespaces() -> anyhow::Result<()> {
+    let tried = Command::new("unshare").args(["--user", "true"]).output().context("unshare (Debian's util-linux)")?;
     anyhow::ensure!(
-        mounts.lines().any(is_root),
-        "the root folder is no mount point (a plain chroot), so jobs could not be isolated here: bind its folder on itself before you enter it: mount --bind DIR DIR"
+        tried.status.success(),
+        "the kernel gives no user namespace here, so jobs cannot be isolated: {}; inside a chroot it never does (use a virtual machine, or a container with a root of its own), \
+         else look at: sysctl user.max_user_namespaces kernel.unprivileged_userns_clone",
+        String::from_utf8_lossy(&tried.stderr).trim()
     );
     Ok(())
 }
 
 /// For `cargo xtask setup` and `cargo xtask test`.
 pub(crate) fn run() -> anyhow::Result<()> {
-    root_is_a_mount_point()?;
+    user_namespaces()?;
     let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).chain(BENCH_PACKAGES).copied().collect();
     debian(&packages)?;
     guest_kernel()?;
@@ -63,7 +64,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// For `cargo xtask demo`: what runs the program and makes its image, no tools of developers.
 pub(crate) fn demo() -> anyhow::Result<()> {
-    root_is_a_mount_point()?;
+    user_namespaces()?;
     let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).copied().collect();
     debian(&packages)
 }

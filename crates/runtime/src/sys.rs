@@ -103,7 +103,7 @@ fn map_and_open(told: &mut io::PipeReader, pid: i32, id_base: u32, count: u32) -
     let mut made = [0];
     told.read_exact(&mut made)?;
     if made != [1] {
-        return Err(io::Error::other("the kernel refused a user namespace"));
+        return Err(io::Error::other("the kernel refused a user namespace (inside a chroot it always does; else see: sysctl user.max_user_namespaces)"));
     }
     let map = format!("0 {id_base} {count}");
     std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
