@@ -12,6 +12,7 @@ mod oci;
 mod openapi;
 mod package;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -26,6 +27,7 @@ cargo xtask VERB
   image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
+  simulate  run the planner against machines that lie and networks that fail: --seeds N (10000) --from S (1)
   openapi   write openapi/operator-v1.json (--check: fail when it differs)
   package   a Debian package with inventory, digests and signature below target/package/release (--key FILE, --twice: compare two builds)
   bench     measure against peers, in release: sealing, mutations, idle, reads, volumes, jobs (all when none is named)
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["openapi"] => openapi::run(false),
         ["openapi", "--check"] => openapi::run(true),
+        ["simulate", rest @ ..] => simulate::run(rest),
         ["demo"] => demo::run(),
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),

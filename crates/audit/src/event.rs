@@ -129,8 +129,13 @@ pub enum Event {
         certificate: Sha256Digest,
         join_token: Option<TokenId>,
     },
-    /// A node takes no new jobs, or takes them again.
-    NodeDrained { node: NodeId, drained: bool },
+    /// A node takes no new jobs, or takes them again. What is on it at `until` is sent away.
+    NodeDrained {
+        node: NodeId,
+        drained: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<UnixTime>,
+    },
     /// A node's certificates are all revoked.
     NodeRevoked { node: NodeId, reason: String },
     /// A node was not heard of, or was heard of again.
@@ -226,6 +231,8 @@ pub enum Event {
         code: Option<i32>,
         statement: Option<Sha256Digest>,
     },
+    /// An attempt was told to go, because its node is drained and the drain's deadline has passed.
+    JobEvicted { attempt: AttemptId, node: NodeId },
     /// Somebody asked a job to stop.
     JobStopped { job: vocabulary::JobId },
     // --- refusals, exports, the log itself ---
@@ -298,6 +305,7 @@ impl Event {
             Self::JobPlaced { .. } => "job_placed",
             Self::JobStep { .. } => "job_step",
             Self::JobFinished { .. } => "job_finished",
+            Self::JobEvicted { .. } => "job_evicted",
             Self::JobStopped { .. } => "job_stopped",
             Self::Refused { .. } => "refused",
             Self::RefusalsCounted { .. } => "refusals_counted",
@@ -354,9 +362,10 @@ impl Event {
             | Self::VolumeDeleted { volume } => ("volume", volume.to_string()),
             Self::ImageImported { image, .. } | Self::ImageDeleted { image, .. } => ("image", image.to_string()),
             Self::JobSubmitted { job, .. } | Self::JobStopped { job } => ("job", job.to_string()),
-            Self::JobPlaced { attempt, .. } | Self::JobStep { attempt, .. } | Self::JobFinished { attempt, .. } => {
-                ("job", attempt.job.to_string())
-            }
+            Self::JobPlaced { attempt, .. }
+            | Self::JobStep { attempt, .. }
+            | Self::JobFinished { attempt, .. }
+            | Self::JobEvicted { attempt, .. } => ("job", attempt.job.to_string()),
             Self::Refused { resource_kind, resource, .. } => (resource_kind, resource.clone()),
             Self::RefusalsCounted { action, .. } => ("action", action.clone()),
             Self::StrangersRefused { .. } => ("source", String::new()),

@@ -227,7 +227,7 @@ fn shape(entry: &Entry) -> Shape {
         Event::VolumeCommitted { .. } => datastore(event, 5, "Write"),
         Event::VolumeDeleted { .. } => datastore(event, 7, "Delete"),
         Event::JobSubmitted { .. } => api(entry, 1, "Create"),
-        Event::JobStopped { .. } => api(entry, 3, "Update"),
+        Event::JobStopped { .. } | Event::JobEvicted { .. } => api(entry, 3, "Update"),
         Event::Exported { .. } => api(entry, 2, "Read"),
         Event::Refused { .. } => api(entry, OTHER, "Refuse"),
         Event::RefusalsCounted { minute, count, .. } | Event::StrangersRefused { minute, count, .. } => {

@@ -590,6 +590,12 @@ pub(crate) struct JobRun {
     /// How long an attempt lives without the control plane, 30 to 86400
     #[arg(long, value_name = "SECONDS")]
     pub(crate) run_lease: Option<u64>,
+    /// How often it may start again on another node when its node is lost or drained, 0 to 10
+    #[arg(long, value_name = "N", default_value_t = vocabulary::job::RESTARTS_DEFAULT)]
+    pub(crate) restarts: u32,
+    /// own-node: a node that is set apart for the tenant, with nobody else's job beside it
+    #[arg(long, value_name = "shared|own-node", default_value = "shared", value_parser = parse_placement)]
+    pub(crate) placement: vocabulary::job::Placement,
     /// Widen the sandbox: may_compile lets files in /tmp and /scratch be executed; the others are refused until policy decides on them
     #[arg(long = "grant", value_name = "debug|uring|cma|may_compile")]
     pub(crate) grants: Vec<String>,
@@ -640,13 +646,21 @@ pub(crate) enum NodeVerb {
         /// The node: name or id
         node: String,
     },
-    /// Give a node no new jobs
+    /// Give a node no new jobs; with a deadline, send away what is still on it then
     Drain {
         /// The node: name or id
         node: String,
+        /// In how many seconds its jobs are told to end, 0 to 604800; where their spec allows a restart, they start on
+        /// another node (default: they end by themselves)
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+        /// Stay until nothing is on it, and say how much is left
+        #[arg(long)]
+        wait: bool,
     },
-    /// End a drain
-    Resume {
+    /// End a drain: the node takes jobs again
+    #[command(alias = "resume", alias = "uncordon")]
+    Undrain {
         /// The node: name or id
         node: String,
     },
@@ -805,6 +819,15 @@ fn parse_cores(text: &str) -> Result<u64, String> {
     let whole: u64 = whole.parse().map_err(|_| format!("`{text}` is no number of cores"))?;
     let part: u64 = format!("{part:0<3}").parse().map_err(|_| format!("`{text}` is no number of cores"))?;
     whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).ok_or_else(|| "too many cores".to_owned())
+}
+
+/// Reads a class of placement.
+fn parse_placement(text: &str) -> Result<vocabulary::job::Placement, String> {
+    match text {
+        "shared" => Ok(vocabulary::job::Placement::Shared),
+        "own-node" | "own_node" => Ok(vocabulary::job::Placement::OwnNode),
+        _ => Err("it is shared or own-node".to_owned()),
+    }
 }
 
 /// Splits `KEY=VALUE`.

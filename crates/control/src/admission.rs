@@ -7,7 +7,7 @@ use vocabulary::job::{JobSpec, SandboxGrant};
 use vocabulary::limits::{COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, JOB_VOLUMES_MAX};
 
 use crate::api::problem::Failure;
-use crate::limits::{JOB_CPU_MILLIS, JOB_GRACE_MS, JOB_MEMORY_BYTES, JOB_PIDS, JOB_SCRATCH_BYTES, JOB_TIME_MS, RUN_LEASE_MS, SPEC_JSON_MAX};
+use crate::limits::{JOB_CPU_MILLIS, JOB_GRACE_MS, JOB_MEMORY_BYTES, JOB_PIDS, JOB_RESTARTS, JOB_SCRATCH_BYTES, JOB_TIME_MS, RUN_LEASE_MS, SPEC_JSON_MAX};
 use crate::operation::enrolment::check_labels;
 use crate::row::VolumeRow;
 
@@ -39,6 +39,7 @@ pub(crate) fn check_spec(spec: &JobSpec, gpus: bool) -> Result<(), Failure> {
         ("limits.time_ms", limits.time_ms, JOB_TIME_MS),
         ("limits.grace_ms", limits.grace_ms, JOB_GRACE_MS),
         ("run_lease_ms", spec.run_lease_ms, RUN_LEASE_MS),
+        ("restarts", u64::from(spec.restarts), JOB_RESTARTS),
     ] {
         if !range.contains(&value) {
             return Err(Failure::invalid(format!("`spec.{field}` is {value}; it is {} to {}", range.start(), range.end())));
@@ -147,6 +148,7 @@ mod tests {
         for (got, code, said) in [
             (refused(|s| s.run_lease_ms = 29_999), ErrorCode::InvalidRequest, "run_lease_ms"),
             (refused(|s| s.run_lease_ms = 86_400_001), ErrorCode::InvalidRequest, "run_lease_ms"),
+            (refused(|s| s.restarts = 11), ErrorCode::InvalidRequest, "restarts"),
             (refused(|s| s.limits.memory_bytes = 0), ErrorCode::InvalidRequest, "memory_bytes"),
             (refused(|s| s.limits.cpu_millis = u64::MAX), ErrorCode::InvalidRequest, "cpu_millis"),
             (refused(|s| s.limits.pids = 0), ErrorCode::InvalidRequest, "pids"),

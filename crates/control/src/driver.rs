@@ -9,16 +9,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use store::{Expect, Kind, Mutation, Page, Put, Transaction};
 use tokio_util::sync::CancellationToken;
-use vocabulary::job::{AttemptId, Exit, JobState};
-use vocabulary::plan::{AttemptReport, NodePlan, PLAN_CONTEXT, PlannedJob, Revocations, SignedPlan};
+use vocabulary::plan::{PLAN_CONTEXT, PlannedJob, Revocations, SignedPlan};
 use vocabulary::{LeaseId, NodeId, SYSTEM_OWNER, TenantId, UnixTime, VolumeId};
 
 use crate::api::problem::Failure;
 use crate::clock;
 use crate::fleet::{CurrentPlan, PlanRow, SEEN, SeenRow};
 use crate::job::{PENDING, PLACED};
-use crate::limits::{NODE_LOST_MS, PLAN_SPECS_MAX, SEEN_FLUSH_MS, STATEMENT_GRACE_MS, TICK};
-use crate::planner::{AttemptRow, DataRule, JobRow, NodeView, ReceiptRow, Silence, Used, place, planned_jobs, silence, usage};
+use crate::limits::{NODE_LOST_MS, SEEN_FLUSH_MS, TICK};
+use crate::planner::{DataRule, Ending, JobRow, Placing, ReceiptRow, due, evictable, next_attempt, next_plan, planned_jobs, put_on};
 use crate::row::{FORMAT, NodeRow, VolumeRow};
 use crate::state::{Control, commit_failure, fresh};
 
@@ -73,7 +72,8 @@ pub(crate) struct Driver {
     flushed: UnixTime,
     /// The change up to which `nodes` and `jobs` are true.
     seen: Option<u64>,
-    nodes: Vec<NodeRow>,
+    /// With the revision of each row.
+    nodes: Vec<(u64, NodeRow)>,
     /// Those that wait for a node or are on one.
     jobs: Vec<JobRow>,
     /// The change, and the news of the fleet, for which everything that fits was placed.
@@ -99,6 +99,7 @@ impl Driver {
         self.read(control).await?;
         self.silent_nodes(control, now).await;
         self.ends(control, now).await;
+        self.evictions(control, now).await;
         self.read(control).await?;
         self.placements(control, now).await;
         self.read(control).await?;
@@ -143,7 +144,7 @@ impl Driver {
         if now.since(self.started).is_none_or(|age| age < NODE_LOST_MS) {
             return;
         }
-        for node in self.nodes.iter().filter(|node| !node.lost && !node.revoked) {
+        for (_, node) in self.nodes.iter().filter(|(_, node)| !node.lost && !node.revoked) {
             let silent = control.fleet.seen(node.id).and_then(|seen| seen.last_seen).and_then(|seen| now.since(seen));
             if silent.is_some_and(|age| age >= NODE_LOST_MS) {
                 let event = || control.system_entry(now, SYSTEM_OWNER, Event::NodeLost { node: node.id, lost: true });
@@ -161,10 +162,26 @@ impl Driver {
         for job in self.jobs.iter().filter(|job| due(job, now).is_some()) {
             // Judged again on the row that is changed: a report may have renewed the lease meanwhile.
             let ended = control.change_job(job.tenant, job.id, now, |job| {
-                let Some((exit, without)) = due(job, now) else { return Ok(None) };
-                finish(control, job, exit, without, now).map(Some)
+                let Some(ending) = due(job, now) else { return Ok(None) };
+                finish(control, job, ending, now).map(Some)
             });
             tolerated("end of an attempt", job.id, ended.await.map(drop));
+        }
+    }
+
+    /// Attempts on nodes whose drain has reached its deadline are told to go.
+    async fn evictions(&self, control: &Control, now: UnixTime) {
+        let leaving: BTreeMap<NodeId, UnixTime> = self.nodes.iter().filter_map(|(_, node)| Some((node.id, node.evict_at()?))).collect();
+        let told = |job: &JobRow| job.live().filter(|attempt| evictable(job, leaving.get(&attempt.node).copied(), now)).map(|attempt| attempt.node);
+        for job in self.jobs.iter().filter(|job| told(job).is_some()) {
+            let evicted = control.change_job(job.tenant, job.id, now, |job| {
+                let Some(node) = told(job) else { return Ok(None) };
+                let Some(attempt) = job.attempts.last_mut() else { return Ok(None) };
+                attempt.evicted = Some(now);
+                let event = Event::JobEvicted { attempt: attempt.report.attempt, node };
+                Ok(Some(vec![control.system_entry(now, job.tenant, event)?]))
+            });
+            tolerated("eviction", job.id, evicted.await.map(drop));
         }
     }
 
@@ -174,33 +191,13 @@ impl Driver {
         if self.placed == Some(state) {
             return;
         }
-        let views = control.views(&self.nodes);
-        let mut used = usage(&self.jobs);
-        let mut specs: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for job in &self.jobs {
-            if let Some(attempt) = job.live() {
-                let sum = specs.entry(attempt.node).or_default();
-                *sum = sum.saturating_add(spec_size(job));
-            }
-        }
+        let views = control.views(self.nodes.iter().map(|(_, row)| row));
+        let mut placing = Placing::new(&views, &self.jobs);
         let mut all = true;
-        for job in self.jobs.iter().filter(|job| job.exit.is_none() && job.live().is_none()) {
-            let size = spec_size(job);
-            // A plan has room for so many specs; what is beyond waits, or goes elsewhere.
-            let roomy: Vec<NodeView> =
-                views.iter().filter(|view| specs.get(&view.id).copied().unwrap_or(0).saturating_add(size) <= PLAN_SPECS_MAX).cloned().collect();
-            match self.put_somewhere(control, job, &roomy, &used, now).await {
+        for job in self.jobs.iter().filter(|job| next_attempt(job).is_some()) {
+            match self.put_somewhere(control, job, &placing, now).await {
                 Ok(None) => {}
-                Ok(Some(node)) => {
-                    let taken = used.entry(node).or_default();
-                    taken.cpu_millis = taken.cpu_millis.saturating_add(job.spec.limits.cpu_millis);
-                    taken.memory_bytes = taken.memory_bytes.saturating_add(job.spec.limits.memory_bytes);
-                    taken.scratch_bytes = taken.scratch_bytes.saturating_add(job.spec.limits.scratch_bytes);
-                    taken.gpus = taken.gpus.saturating_add(job.spec.gpus);
-                    taken.jobs = taken.jobs.saturating_add(1);
-                    let sum = specs.entry(node).or_default();
-                    *sum = sum.saturating_add(size);
-                }
+                Ok(Some(node)) => placing.took(node, job),
                 Err(failure) => {
                     all = false;
                     tolerated("placement", job.id, Err(failure));
@@ -213,21 +210,16 @@ impl Driver {
     }
 
     /// Places a job where it fits, if it fits.
-    async fn put_somewhere(
-        &self,
-        control: &Control,
-        job: &JobRow,
-        views: &[NodeView],
-        used: &BTreeMap<NodeId, Used>,
-        now: UnixTime,
-    ) -> Result<Option<NodeId>, Failure> {
+    async fn put_somewhere(&self, control: &Control, job: &JobRow, placing: &Placing<'_>, now: UnixTime) -> Result<Option<NodeId>, Failure> {
         if control.tenant(job.tenant).await?.is_none_or(|tenant| tenant.suspended) {
             return Ok(None);
         }
         let data = control.data_rules(job).await?;
-        let Ok(node) = place(&job.spec, &data, views, used, now) else { return Ok(None) };
-        let Some(row) = self.nodes.iter().find(|row| row.id == node) else { return Ok(None) };
-        let placed = control.change_job(job.tenant, job.id, now, |job| put_on(control, job, row, now)).await?;
+        let Ok(node) = placing.choose(job, &data, now) else { return Ok(None) };
+        let Some((revision, row)) = self.nodes.iter().find(|(_, row)| row.id == node) else { return Ok(None) };
+        // Drained, revoked or given to somebody else in this moment: then the row has another revision, and nothing is placed.
+        let unchanged = Mutation::Hold { tenant: SYSTEM_OWNER, kind: Kind::NODE, id: *node.as_bytes(), revision: *revision };
+        let placed = control.change_job_if(job.tenant, job.id, now, unchanged, |job| begin(control, job, row, now)).await?;
         Ok(placed.map(|_| node))
     }
 
@@ -244,7 +236,7 @@ impl Driver {
             }
         }
         let mut all = true;
-        for node in self.nodes.iter().filter(|node| !node.revoked) {
+        for (_, node) in self.nodes.iter().filter(|(_, node)| !node.revoked) {
             let jobs = planned_jobs(node.id, of.get(&node.id).into_iter().flatten().copied());
             let told = replan(control, node.id, jobs, &revocations, now).await;
             all &= told.is_ok();
@@ -256,45 +248,22 @@ impl Driver {
     }
 }
 
-/// Bytes of a job's spec in a plan.
-fn spec_size(job: &JobRow) -> usize {
-    serde_json::to_vec(&job.spec).map_or(PLAN_SPECS_MAX, |spec| spec.len())
-}
-
-/// How a live attempt has ended, if it has, and why there is no statement of it.
-fn due(job: &JobRow, now: UnixTime) -> Option<(Exit, &'static str)> {
-    let attempt = job.live()?;
-    let silent = match silence(job, attempt, now) {
-        Silence::Wait => None,
-        Silence::Over { exit, .. } => Some((exit, "its node was lost")),
-    };
-    let Some(ended) = &attempt.ended else { return silent };
-    // What the node said counts, also where it fell silent before its statement.
-    let waited = now.since(ended.heard).is_some_and(|waited| waited >= STATEMENT_GRACE_MS);
-    let exit = ended.report.exit.clone()?;
-    (waited || silent.is_some()).then_some((exit, "its node never delivered its statement"))
-}
-
 /// Records an end without a statement.
-fn finish(control: &Control, job: &mut JobRow, exit: Exit, without: &str, now: UnixTime) -> Result<Vec<EncodedEntry>, Failure> {
+fn finish(control: &Control, job: &mut JobRow, Ending { exit, without_statement }: Ending, now: UnixTime) -> Result<Vec<EncodedEntry>, Failure> {
     let Some(attempt) = job.live() else { return Ok(Vec::new()) };
     let (id, node) = (job.attempt_id(attempt), attempt.node);
     let event = Event::JobFinished { attempt: id, node, reason: exit.reason, code: exit.code, statement: None };
     let entry = control.system_entry(now, job.tenant, event)?;
     job.finish(exit, None, entry.id, now);
     if job.exit.is_some() {
-        job.receipt = Some(ReceiptRow::None(without.to_owned()));
+        job.receipt = Some(ReceiptRow::None(without_statement.to_owned()));
     }
     Ok(vec![entry])
 }
 
 /// The next attempt, on this node.
-fn put_on(control: &Control, job: &mut JobRow, node: &NodeRow, now: UnixTime) -> Result<Option<Vec<EncodedEntry>>, Failure> {
-    if job.exit.is_some() || job.live().is_some() {
-        return Ok(None);
-    }
-    let number = u32::try_from(job.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-    let attempt = AttemptId { job: job.id, attempt: number };
+fn begin(control: &Control, job: &mut JobRow, node: &NodeRow, now: UnixTime) -> Result<Option<Vec<EncodedEntry>>, Failure> {
+    let Some(attempt) = next_attempt(job) else { return Ok(None) };
     let run_lease = fresh(LeaseId::new, now);
     let event = Event::JobPlaced {
         attempt,
@@ -306,37 +275,15 @@ fn put_on(control: &Control, job: &mut JobRow, node: &NodeRow, now: UnixTime) ->
         policy_epoch: control.sets.epoch(Some(job.tenant)).map_err(Failure::internal)?,
     };
     let entry = control.system_entry(now, job.tenant, event)?;
-    job.attempts.push(AttemptRow {
-        number,
-        node: node.id,
-        run_lease,
-        run_lease_until: now.plus_millis(job.spec.run_lease_ms),
-        placed: now,
-        placed_entry: entry.id,
-        report: AttemptReport { attempt, state: JobState::Pending, progress: None, exit: None, isolation: None, since: now },
-        statement: None,
-        ended: None,
-        finished_entry: None,
-    });
-    Ok(Some(vec![entry]))
+    Ok(put_on(job, node.id, run_lease, entry.id, now).map(|_| vec![entry]))
 }
 
 /// Writes a node's plan if its content is another than before; its row's revision is the plan's.
 async fn replan(control: &Control, node: NodeId, jobs: Vec<PlannedJob>, revocations: &Revocations, now: UnixTime) -> Result<(), Failure> {
     let current = control.fleet.current_plan(node);
-    if current.as_ref().is_some_and(|row| row.plan.jobs == jobs && row.plan.revocations == *revocations) {
-        return Ok(());
-    }
-    let before = current.map_or(0, |row| row.plan.revision);
-    let expect = if before == 0 { Expect::Absent } else { Expect::Revision(before) };
-    let plan = NodePlan {
-        format: 1,
-        deployment: control.deployment,
-        node,
-        revision: before.saturating_add(1),
-        jobs,
-        revocations: revocations.clone(),
-    };
+    let current = current.as_ref().map(|row| &row.plan);
+    let Some(plan) = next_plan(control.deployment, node, current, jobs, revocations) else { return Ok(()) };
+    let expect = current.map_or(Expect::Absent, |plan| Expect::Revision(plan.revision));
     let payload = serde_json::to_vec(&plan).map_err(Failure::internal)?;
     let signed = SignedPlan {
         payload: STANDARD.encode(&payload),

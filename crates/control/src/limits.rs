@@ -67,6 +67,10 @@ pub(crate) const JOB_SCRATCH_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=
 pub(crate) const JOB_TIME_MS: std::ops::RangeInclusive<u64> = 1_000..=31_536_000_000;
 /// Between SIGTERM and SIGKILL: at most ten minutes, so that a node can be drained within a meeting.
 pub(crate) const JOB_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=600_000;
+/// The latest deadline of a drain: a week, longer than any maintenance is planned ahead.
+pub(crate) const DRAIN_DEADLINE_MAX_S: u64 = 7 * 86_400;
+/// How often a job may be started again after its machines failed it: a job that ten machines do not bear is the cause itself.
+pub(crate) const JOB_RESTARTS: std::ops::RangeInclusive<u64> = 0..=10;
 /// How long a key lease may outlive its ground where nobody asked for its end by name.
 pub(crate) const LEASE_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Writer epochs of a volume: every lease carries all signers, and stays below 1 MiB.

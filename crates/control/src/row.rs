@@ -79,9 +79,19 @@ pub(crate) struct NodeRow {
     pub(crate) revoked: bool,
     /// Whether its silence is recorded.
     pub(crate) lost: bool,
+    /// While it is draining: when the jobs that are still on it are sent away; `None` lets them end by themselves.
+    #[serde(default)]
+    pub(crate) drain_until: Option<UnixTime>,
+    /// The tenant for which it is set apart.
+    #[serde(default)]
+    pub(crate) dedicated: Option<TenantId>,
 }
 
 impl NodeRow {
+    /// When its jobs are sent away, if they are.
+    pub(crate) fn evict_at(&self) -> Option<UnixTime> {
+        self.drain_until.filter(|_| self.draining && !self.revoked)
+    }
     /// As rules see it. Its trust is 0 until the enclave room exists.
     pub(crate) fn facts(&self) -> policy::NodeFacts {
         policy::NodeFacts {

@@ -132,6 +132,7 @@ async fn one(
         Mutation::Extend { tenant, kind, id, state, until } => {
             resource::extend(writing, (*tenant, *kind, *id), state, *until, clock.compared()?, changes).await
         }
+        Mutation::Hold { tenant, kind, id, revision } => resource::hold(writing, (*tenant, *kind, *id), *revision).await,
         Mutation::Advance { tenant, kind, id, from, to } => {
             resource::advance(writing, (*tenant, *kind, *id), *from, *to).await
         }

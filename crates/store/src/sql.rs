@@ -85,6 +85,10 @@ statements! {
     RESOURCE_EXTEND =
         "UPDATE resource SET until = $5, revision = revision + 1
          WHERE tenant = $1 AND kind = $2 AND id = $3 AND state = $4 AND until > $6 AND deleted = FALSE RETURNING revision";
+    // A write that changes nothing, so that no other writer passes between it and the commit.
+    RESOURCE_HOLD =
+        "UPDATE resource SET revision = revision
+         WHERE tenant = $1 AND kind = $2 AND id = $3 AND revision = $4 AND deleted = FALSE RETURNING revision";
     RESOURCE_SEQUENCE = "UPDATE resource SET change_seq = $4 WHERE tenant = $1 AND kind = $2 AND id = $3";
     RESOURCE_PROBE = "SELECT revision, state, deleted FROM resource WHERE tenant = $1 AND kind = $2 AND id = $3";
     RESOURCE_GET = concat!("SELECT ", resource_columns!(), " FROM resource WHERE tenant = $1 AND kind = $2 AND id = $3 AND deleted = FALSE");

@@ -128,6 +128,18 @@ pub enum Mutation {
         /// Its new end.
         until: UnixTime,
     },
+    /// Changes nothing: the whole transaction holds only while a live resource has this revision. It stays so until the
+    /// transaction is committed. Yields the revision.
+    Hold {
+        /// Whose.
+        tenant: TenantId,
+        /// What.
+        kind: Kind,
+        /// Which.
+        id: [u8; 16],
+        /// The revision it must have.
+        revision: u64,
+    },
     /// Advances a position (of a job's log, of a producer): compared, and never back. Positions begin at 0. Yields the new one.
     Advance {
         /// Whose.

@@ -401,6 +401,15 @@ pub struct JoinTokenCreate {
     pub lifetime_s: u64,
 }
 
+/// Drains a node: nothing new is placed on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeDrain {
+    /// In how many seconds what is still on it is sent away, 0 to 604,800; absent: its jobs end by themselves.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
+}
+
 /// A join token and the line to type.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct JoinToken {
@@ -501,6 +510,14 @@ pub struct Node {
     pub facts: Option<NodeFacts>,
     /// Attempts placed on it.
     pub jobs: u32,
+    /// Of these, how many are told to go because its drain has reached its deadline.
+    pub leaving: u32,
+    /// While it is draining: when what is still on it is sent away; absent where jobs end by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<UnixTime>,
+    /// The tenant for which it is set apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedicated: Option<TenantId>,
     /// Its revision.
     pub revision: u64,
 }

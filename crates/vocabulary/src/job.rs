@@ -52,6 +52,28 @@ pub enum SandboxGrant {
     MayCompile,
 }
 
+/// The class of place that a job demands (beside region, jurisdictions and labels).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// Any node that takes the tenant's jobs; jobs of other tenants may run beside it.
+    #[default]
+    Shared,
+    /// A node that the operator set apart for the tenant, without a job of anybody else beside it.
+    OwnNode,
+}
+
+impl Placement {
+    /// The word, as it stands in a spec.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::OwnNode => "own_node",
+        }
+    }
+}
+
 /// A volume that a job reads: opened into `/inputs/NAME`, bound read-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +127,9 @@ pub struct JobSpec {
     /// Labels that the node must have.
     #[serde(default)]
     pub node_labels: Labels,
+    /// The class of place that it demands.
+    #[serde(default)]
+    pub placement: Placement,
     /// Limits.
     #[serde(default)]
     pub limits: JobLimits,
@@ -120,6 +145,16 @@ pub struct JobSpec {
     /// How long an attempt lives without a renewal, 30,000 to 86,400,000 ms.
     #[serde(default = "run_lease_default")]
     pub run_lease_ms: u64,
+    /// How often it may be started again elsewhere when its machine failed it or sent it away, 0 to 10. A job that ends by
+    /// itself, is stopped or reaches a limit is never started again.
+    #[serde(default = "restarts_default")]
+    pub restarts: u32,
+}
+
+/// More than three machines dying under one job is not chance.
+pub const RESTARTS_DEFAULT: u32 = 2;
+fn restarts_default() -> u32 {
+    RESTARTS_DEFAULT
 }
 
 /// 15 minutes: rides out a restart of the control plane, and fails over within a coffee break.

@@ -146,7 +146,7 @@ pub(super) fn events() -> Vec<Event> {
         certificate: digest(2),
         join_token: Some(token),
     });
-    all.extend([true, false].map(|drained| Event::NodeDrained { node, drained }));
+    all.extend([true, false].map(|drained| Event::NodeDrained { node, drained, until: None }));
     all.push(Event::NodeRevoked { node, reason: "taken out of service".into() });
     all.extend([true, false].map(|lost| Event::NodeLost { node, lost }));
     all.push(Event::KeyCreated {
@@ -246,6 +246,8 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::SealOpened { epoch: 1 });
     all.push(Event::SealInitialised { epoch: 1 });
     all.push(Event::SealRefused { epoch: 1 });
+    all.push(Event::JobEvicted { attempt: attempt(), node });
+    all.push(Event::NodeDrained { node, drained: true, until: Some(NOW) });
     all
 }
 

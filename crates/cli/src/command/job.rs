@@ -140,6 +140,8 @@ fn spec(
         grants,
         gpus: run.gpus,
         network: run.network,
+        placement: run.placement,
+        restarts: run.restarts,
         run_lease_ms: run.run_lease.map_or(RUN_LEASE_DEFAULT_MS, |seconds| seconds.saturating_mul(1000)),
     }
 }

@@ -1,10 +1,11 @@
 //! `swarm node`: the machines that run jobs: joining, running, and what operators do with them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ::node::{JoinError, NodeOptions};
 use tokio_util::sync::CancellationToken;
-use vocabulary::api::{JoinToken, JoinTokenCreate, Node};
+use vocabulary::api::{JoinToken, JoinTokenCreate, Node, NodeDrain};
 use vocabulary::plan::NodePlace;
 
 use crate::app::App;
@@ -54,8 +55,8 @@ pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
             let client = app.client()?;
             show(app, &app.node(&client, &node).await?)
         }
-        NodeVerb::Drain { node } => act(app, &node, "drain").await,
-        NodeVerb::Resume { node } => act(app, &node, "resume").await,
+        NodeVerb::Drain { node, deadline, wait } => drain(app, &node, deadline, wait).await,
+        NodeVerb::Undrain { node } => act(app, &node, "resume").await,
         NodeVerb::Revoke { node, yes } => {
             let client = app.client()?;
             let node = app.node(&client, &node).await?;
@@ -147,6 +148,48 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
     agent.await.map_err(|error| CliError::new(1, chain(&error)))
 }
 
+/// Between two looks at a node that empties.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Drains, and with `wait` stays until the node is empty.
+async fn drain(app: &App, node: &str, deadline_s: Option<u64>, wait: bool) -> Result<(), CliError> {
+    let client = app.client()?;
+    let node = app.node(&client, node).await?;
+    done(app, &client, &Call::post(format!("/v1/nodes/{}/drain", node.id), &NodeDrain { deadline_s })?).await?;
+    let mut said = None;
+    while wait {
+        let now: Node = client.send(&Call::get(format!("/v1/nodes/{}", node.id)), None).await?;
+        // Somebody may have ended the drain meanwhile: then it never empties.
+        if now.state == "alive" || now.state == "revoked" {
+            return Err(CliError::new(5, format!("node {} is {} again and not drained", now.name, now.state)));
+        }
+        if said.replace((now.jobs, now.leaving)) != Some((now.jobs, now.leaving)) {
+            app.output.say(drain_progress(&now));
+        }
+        if now.jobs == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                return Err(CliError::new(130, format!("interrupted: node {} goes on draining", now.name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line about a node that empties.
+fn drain_progress(node: &Node) -> String {
+    match (node.jobs, node.leaving, node.drain_until) {
+        (0, ..) => format!("node {} is empty", node.name),
+        (jobs, 0, Some(until)) => format!("node {}: {jobs} jobs, which may go on until {until}", node.name),
+        (jobs, 0, None) => format!("node {}: {jobs} jobs, which end by themselves", node.name),
+        (jobs, leaving, _) => format!("node {}: {jobs} jobs, {leaving} of them told to go", node.name),
+    }
+}
+
 async fn act(app: &App, node: &str, verb: &str) -> Result<(), CliError> {
     let client = app.client()?;
     let node = app.node(&client, node).await?;
@@ -161,6 +204,7 @@ fn show(app: &App, node: &Node) -> Result<(), CliError> {
         ("state", node.state.clone()),
         ("last seen", node.last_seen.map_or_else(|| "never".to_owned(), |time| time.to_string())),
         ("jobs", node.jobs.to_string()),
+        ("drain", if node.state == "draining" { drain_progress(node) } else { "none".to_owned() }),
         ("place", format!("region {}, jurisdiction {}, as its join token said", node.place.region, node.place.jurisdiction)),
         ("labels", if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }),
         ("evidence", "none: trust 0; what follows is the node's own word".to_owned()),

@@ -107,6 +107,16 @@ impl AttemptRefusal {
 }
 
 impl AttemptFacts {
+    /// What a job's row says of an attempt that a node claims.
+    pub(crate) fn of(job: &JobRow, number: u32, node: NodeId) -> Self {
+        let attempt = job.attempts.iter().find(|attempt| attempt.number == number);
+        Self {
+            placed_here: attempt.is_some_and(|attempt| attempt.node == node),
+            newest: job.attempts.last().is_some_and(|newest| newest.number == number),
+            finished: attempt.is_none_or(|attempt| attempt.report.state.is_final()),
+            lease_until: attempt.map_or(UnixTime::from_millis(0), |attempt| attempt.run_lease_until),
+        }
+    }
     /// The first fact that refuses.
     pub(crate) fn judge(self, wanted: Liveness, now: UnixTime) -> Result<(), AttemptRefusal> {
         if !self.placed_here {
@@ -254,12 +264,7 @@ impl<A: Action> NodeCall<A> {
         };
         let row: JobRow = stored.parse().map_err(Failure::internal)?;
         let attempt = row.attempts.iter().find(|attempt| attempt.number == number).cloned();
-        let facts = AttemptFacts {
-            placed_here: attempt.as_ref().is_some_and(|attempt| attempt.node == self.node.id),
-            newest: row.attempts.last().is_some_and(|newest| newest.number == number),
-            finished: attempt.as_ref().is_none_or(|attempt| attempt.report.state.is_final()),
-            lease_until: attempt.as_ref().map_or(UnixTime::from_millis(0), |attempt| attempt.run_lease_until),
-        };
+        let facts = AttemptFacts::of(&row, number, self.node.id);
         let refused = facts.judge(wanted, self.now).err();
         let (None, Some(attempt)) = (refused, attempt) else {
             return Err(self.refused_attempt(stored.tenant, id, refused.unwrap_or(AttemptRefusal::Foreign)).await);

@@ -46,7 +46,7 @@ pub(crate) fn table() -> Table {
     table.json(Words("POST", "/v1/join-tokens", "node_invite", "Makes a join token for one node"), &[], enrolment::invite);
     table.get(Words("GET", "/v1/nodes", "node_list", "Lists nodes"), PAGE_QUERY, node::list);
     table.get(Words("GET", "/v1/nodes/{id}", "node_show", "Shows a node"), &[], node::show);
-    table.get(Words("POST", "/v1/nodes/{id}/drain", "node_drain", "Gives the node no new jobs"), &[], node::drain);
+    table.json(Words("POST", "/v1/nodes/{id}/drain", "node_drain", "Gives the node no new jobs, and sends its jobs away at a deadline"), &[], node::drain);
     table.get(Words("POST", "/v1/nodes/{id}/resume", "node_resume", "Gives the node jobs again"), &[], node::resume);
     table.get(Words("POST", "/v1/nodes/{id}/revoke", "node_revoke", "Revokes the node for good"), &[], node::revoke);
 

@@ -88,7 +88,7 @@ pub(crate) async fn lease(call: NodeCall<AttemptLease>, request: LeaseRequest) -
     let placed = call.attempt(Liveness::Alive).await?;
     call.permit(placed.resource()).await?.spend();
     let volume: VolumeId = call.id("volume")?;
-    if let Some((rule, why)) = ungrounded(&placed.job.spec, placed.job.desired, volume, request.mode) {
+    if let Some((rule, why)) = ungrounded(&placed.job.spec, placed.job.wanted(&placed.attempt), volume, request.mode) {
         return Err(refuse(&call, &placed, volume, Failure::new(ErrorCode::ReleaseRefused, why), vec![rule.to_owned()]).await);
     }
     let control = &call.control;

@@ -15,16 +15,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vocabulary::channel::PLAN_KEEPALIVE_MS;
 use vocabulary::job::AttemptId;
-use vocabulary::plan::{AttemptReport, NodeReport, RenewedRun, ReportAnswer};
+use vocabulary::plan::{AttemptReport, NodeReport, ReportAnswer};
 use vocabulary::{SYSTEM_OWNER, TenantId};
 
 use crate::api::node::{AttemptRefusal, NodeCall};
 use crate::api::problem::Failure;
 use crate::api::table::Raw;
 use crate::fleet::CurrentPlan;
-use crate::limits::{ISOLATION_JSON_MAX, REPORT_ATTEMPTS_MAX, RENEW_PARTS};
+use crate::limits::{ISOLATION_JSON_MAX, REPORT_ATTEMPTS_MAX};
 use crate::operation::enrolment::check_facts;
-use crate::planner::{Ended, JobRow, may_move};
+use crate::planner::{JobRow, Standing, hear, standing};
 
 struct Following {
     plans: watch::Receiver<Option<Arc<CurrentPlan>>>,
@@ -128,41 +128,10 @@ async fn live(call: &NodeCall<ReportAction>, tenant: TenantId, said: &AttemptRep
     let node = call.node_id();
     let mut renewed = None;
     let change = |job: &mut JobRow| {
-        renewed = None;
-        let length = job.spec.run_lease_ms;
-        let Some(attempt) = job.attempts.last_mut() else { return Ok(None) };
-        if attempt.number != said.attempt.attempt || attempt.node != node || attempt.report.state.is_final() {
-            return Ok(None);
-        }
-        let mut entries = Vec::new();
-        let mut changed = false;
-        if said.state.is_final() {
-            if attempt.ended.is_none() {
-                attempt.ended = Some(Ended { heard: call.now, report: said.clone() });
-                changed = true;
-            }
-        } else if attempt.ended.is_none() && may_move(attempt.report.state, said.state) && attempt.report.state != said.state {
-            attempt.report.state = said.state;
-            attempt.report.since = said.since;
-            entries.push(call.entry(tenant, Event::JobStep { attempt: said.attempt, node, state: said.state })?);
-            changed = true;
-        }
-        if said.isolation.is_some() && attempt.report.isolation != said.isolation {
-            attempt.report.isolation.clone_from(&said.isolation);
-            changed = true;
-        }
-        // A lease that is over is not revived: somebody may have counted on its end.
-        if let Some(left) = attempt.run_lease_until.since(call.now).filter(|left| *left > 0) {
-            let mut left = left;
-            // A write for a tenth of the lease: what is told between is what is left of it.
-            if length.saturating_sub(left) >= length / RENEW_PARTS && attempt.ended.is_none() {
-                attempt.run_lease_until = call.now.plus_millis(length);
-                left = length;
-                changed = true;
-            }
-            renewed = Some(RenewedRun { attempt: said.attempt, lease: attempt.run_lease, length_ms: left });
-        }
-        Ok(changed.then_some(entries))
+        let heard = hear(job, node, said, call.now);
+        renewed = heard.renewed;
+        let entered = heard.entered.map(|state| call.entry(tenant, Event::JobStep { attempt: said.attempt, node, state })).transpose()?;
+        Ok(heard.changed.then(|| entered.into_iter().collect()))
     };
     call.control.change_job(tenant, said.attempt.job, call.now, change).await?;
     answer.renewed.extend(renewed);
@@ -178,12 +147,13 @@ async fn over(call: &NodeCall<ReportAction>, said: AttemptId, answer: &mut Repor
     let owner = found.as_ref().map_or(SYSTEM_OWNER, |stored| stored.tenant);
     if let Some(stored) = found {
         let job: JobRow = stored.parse().map_err(Failure::internal)?;
-        let attempt = job.attempts.iter().find(|attempt| attempt.number == said.attempt && attempt.node == call.node_id());
-        if let Some(attempt) = attempt {
-            if attempt.report.state.is_final() {
+        match standing(&job, said.attempt, call.node_id()) {
+            Standing::Over => {
                 answer.acknowledged.push(said);
+                return Ok(());
             }
-            return Ok(());
+            Standing::Live => return Ok(()),
+            Standing::Foreign => {}
         }
     }
     // Told once: a node that goes on lying fills no log.

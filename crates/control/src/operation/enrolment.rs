@@ -126,6 +126,8 @@ pub(crate) async fn enrol(call: Call<Public>, Json(request): Json<NodeEnrol>) ->
         draining: false,
         revoked: false,
         lost: false,
+        drain_until: None,
+        dedicated: None,
     };
     let node = Put::json(SYSTEM_OWNER, Kind::NODE, id, Expect::Absent, &row).map_err(Failure::internal)?.name(&row.name);
     let spent = entry(Event::TokenSpent { token, token_kind: EntryTokenKind::Join })?;

@@ -8,7 +8,6 @@ use policy::{Action, Resource, SetFacts};
 use receipt::statement::command_digest;
 use store::{Expect, Kind, Page, Transaction};
 use vocabulary::api::{self, Done, Job, JobCreate, Misfit};
-use vocabulary::job::{Exit, ExitReason};
 use vocabulary::plan::Desired;
 use vocabulary::{ErrorCode, JobId, Name, NodeId, Sha256Digest, TenantId};
 
@@ -17,7 +16,7 @@ use crate::api::call::Call;
 use crate::api::problem::Failure;
 use crate::operation::volume::resource;
 use crate::operation::{commit_create, done, page, paged};
-use crate::planner::{JobRow, ReceiptRow, place, usage};
+use crate::planner::{JobRow, Placing, ReceiptRow};
 use crate::row::{FORMAT, VolumeRow};
 use crate::state::{Control, actor, fresh};
 
@@ -32,7 +31,7 @@ impl Control {
     async fn misfits(&self, job: &JobRow) -> Result<Vec<Misfit>, Failure> {
         let rows = self.node_rows().await?;
         let mut placed = Vec::new();
-        for row in &rows {
+        for (_, row) in &rows {
             let mut next = Page::first(1000);
             loop {
                 let found = self.store.list_link_anywhere(Kind::JOB, row.id, next).await.map_err(Failure::internal)?;
@@ -46,7 +45,8 @@ impl Control {
             }
         }
         let data = self.data_rules(job).await?;
-        Ok(place(&job.spec, &data, &self.views(&rows), &usage(&placed), crate::clock::now()).err().unwrap_or_default())
+        let views = self.views(rows.iter().map(|(_, row)| row));
+        Ok(Placing::new(&views, &placed).choose(job, &data, crate::clock::now()).err().unwrap_or_default())
     }
 
     fn shown_job(&self, job: JobRow, revision: u64, node_name: Option<Name>, misfits: Vec<Misfit>) -> Job {
@@ -211,24 +211,7 @@ pub(crate) async fn stop(call: Call<JobStop>) -> Result<Done, Failure> {
             if job.exit.is_some() {
                 return Err(Failure::new(ErrorCode::WrongState, "the job is over already"));
             }
-            // Keys that were revoked stay so: that stops it harder.
-            if job.desired == Desired::Run {
-                job.desired = Desired::Cancel;
-            }
-            if job.live().is_none() {
-                job.exit = Some(Exit {
-                    reason: ExitReason::Cancelled,
-                    code: None,
-                    signal: None,
-                    detail: "stopped while it waited for a node".to_owned(),
-                    oom_kills: 0,
-                    peak_memory_bytes: None,
-                    cpu_ms: None,
-                    started: None,
-                    ended: call.now,
-                });
-                job.receipt = Some(ReceiptRow::None("no attempt was running when it was stopped".to_owned()));
-            }
+            job.cancel(call.now);
             let event = Event::JobStopped { job: id };
             let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(JobStop::NAME), event)?;
             Ok(Some(vec![entry]))

@@ -9,6 +9,7 @@ use vocabulary::{ErrorCode, NodeId, SYSTEM_OWNER, UnixTime};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
+use crate::limits::DRAIN_DEADLINE_MAX_S;
 use crate::operation::{commit, done, page, paged};
 use crate::planner::{JobRow, NodeView};
 use crate::row::NodeRow;
@@ -20,8 +21,8 @@ const TRIES: usize = 8;
 
 impl Control {
     /// All nodes as the planner sees them. Those that never said what they have are left out: nothing fits there.
-    pub(crate) fn views(&self, rows: &[NodeRow]) -> Vec<NodeView> {
-        rows.iter()
+    pub(crate) fn views<'a>(&self, rows: impl IntoIterator<Item = &'a NodeRow>) -> Vec<NodeView> {
+        rows.into_iter()
             .filter_map(|row| {
                 let seen = self.fleet.seen(row.id)?;
                 Some(NodeView {
@@ -32,20 +33,21 @@ impl Control {
                     trust: row.facts().trust,
                     draining: row.draining,
                     revoked: row.revoked,
+                    dedicated: row.dedicated,
                     last_seen: seen.last_seen,
                 })
             })
             .collect()
     }
 
-    /// The rows of all nodes.
-    pub(crate) async fn node_rows(&self) -> Result<Vec<NodeRow>, Failure> {
-        let mut rows: Vec<NodeRow> = Vec::new();
+    /// The rows of all nodes, with their revisions.
+    pub(crate) async fn node_rows(&self) -> Result<Vec<(u64, NodeRow)>, Failure> {
+        let mut rows: Vec<(u64, NodeRow)> = Vec::new();
         let mut next = Page::first(1000);
         loop {
             let found = self.store.list(SYSTEM_OWNER, Kind::NODE, next).await.map_err(Failure::internal)?;
             for stored in &found.items {
-                rows.push(stored.parse().map_err(Failure::internal)?);
+                rows.push((stored.revision, stored.parse().map_err(Failure::internal)?));
             }
             match found.items.last() {
                 Some(last) if found.truncated => next = Page::after(last.id, 1000),
@@ -81,6 +83,29 @@ impl Control {
         tenant: vocabulary::TenantId,
         id: vocabulary::JobId,
         now: UnixTime,
+        change: impl FnMut(&mut JobRow) -> Result<Option<Vec<audit::EncodedEntry>>, Failure>,
+    ) -> Result<Option<(JobRow, store::Committed)>, Failure> {
+        self.change_job_with(tenant, id, now, None, change).await
+    }
+
+    /// The same, only while something else is as it was seen: otherwise nothing is changed, and the answer is `None`.
+    pub(crate) async fn change_job_if(
+        &self,
+        tenant: vocabulary::TenantId,
+        id: vocabulary::JobId,
+        now: UnixTime,
+        held: Mutation,
+        change: impl FnMut(&mut JobRow) -> Result<Option<Vec<audit::EncodedEntry>>, Failure>,
+    ) -> Result<Option<(JobRow, store::Committed)>, Failure> {
+        self.change_job_with(tenant, id, now, Some(held), change).await
+    }
+
+    async fn change_job_with(
+        &self,
+        tenant: vocabulary::TenantId,
+        id: vocabulary::JobId,
+        now: UnixTime,
+        held: Option<Mutation>,
         mut change: impl FnMut(&mut JobRow) -> Result<Option<Vec<audit::EncodedEntry>>, Failure>,
     ) -> Result<Option<(JobRow, store::Committed)>, Failure> {
         for _ in 0..TRIES {
@@ -88,8 +113,11 @@ impl Control {
             let (stored, mut job) = found.ok_or_else(Failure::not_found)?;
             let Some(entries) = change(&mut job)? else { return Ok(None) };
             let transaction = Transaction::new().with(job.put(Expect::Revision(stored.revision))?);
+            let transaction = held.iter().cloned().fold(transaction, Transaction::with);
             match self.store.commit(entries.into_iter().fold(transaction, Transaction::entry), now).await {
                 Ok(committed) => return Ok(Some((job, committed))),
+                // The job's own row is the first mutation; what is held comes after it.
+                Err(store::CommitError::Conflict { mutation, .. }) if mutation > 0 => return Ok(None),
                 Err(error) if matches!(error.conflict(), Some(store::Conflict::Revision { .. })) => {}
                 Err(error) => return Err(commit_failure(error)),
             }
@@ -108,6 +136,11 @@ impl Control {
             _ => "alive",
         };
         let jobs = self.store.list_link_anywhere(Kind::JOB, row.id, Page::first(1000)).await.map_err(Failure::internal)?;
+        let mut leaving = 0_u32;
+        for stored in &jobs.items {
+            let job: JobRow = stored.parse().map_err(Failure::internal)?;
+            leaving = leaving.saturating_add(u32::from(job.live().is_some_and(|attempt| attempt.evicted.is_some())));
+        }
         Ok(Node {
             id: row.id,
             name: row.name,
@@ -117,6 +150,9 @@ impl Control {
             last_seen,
             facts: seen.map(|seen| seen.facts),
             jobs: u32::try_from(jobs.items.len()).unwrap_or(u32::MAX),
+            leaving,
+            drain_until: row.drain_until.filter(|_| row.draining),
+            dedicated: row.dedicated,
             revision,
         })
     }
@@ -169,17 +205,22 @@ pub(crate) async fn show(call: Call<ViewAction>) -> Result<Node, Failure> {
     call.control.shown_node(row, revision, call.now).await
 }
 
-/// Takes no new jobs from now on; those that run go on.
-pub(crate) async fn drain(call: Call<NodeDrain>) -> Result<Done, Failure> {
-    drained(call, true).await
+/// Takes no new jobs from now on. Those that run go on: until the deadline, where there is one. Asked again, the new deadline
+/// counts, for what was not sent away yet.
+pub(crate) async fn drain(call: Call<NodeDrain>, request: api::NodeDrain) -> Result<Done, Failure> {
+    if request.deadline_s.is_some_and(|seconds| seconds > DRAIN_DEADLINE_MAX_S) {
+        return Err(Failure::invalid(format!("`deadline_s` is 0 to {DRAIN_DEADLINE_MAX_S}; leave it out to let jobs end by themselves")));
+    }
+    let until = request.deadline_s.map(|seconds| call.now.plus_millis(seconds.saturating_mul(1000)));
+    drained(call, true, until).await
 }
 
-/// Takes jobs again.
+/// Takes jobs again. What was told to go goes all the same.
 pub(crate) async fn resume(call: Call<NodeResume>) -> Result<Done, Failure> {
-    drained(call, false).await
+    drained(call, false, None).await
 }
 
-async fn drained<A: Action>(call: Call<A>, drained: bool) -> Result<Done, Failure> {
+async fn drained<A: Action>(call: Call<A>, drained: bool, until: Option<UnixTime>) -> Result<Done, Failure> {
     let (_, row) = decided(&call, false).await?;
     if row.revoked {
         return Err(Failure::new(ErrorCode::WrongState, "the node is revoked, which is for good"));
@@ -189,7 +230,8 @@ async fn drained<A: Action>(call: Call<A>, drained: bool) -> Result<Done, Failur
     let index = control
         .change_node(row.id, call.now, |row| {
             row.draining = drained;
-            let event = Event::NodeDrained { node: row.id, drained };
+            row.drain_until = until;
+            let event = Event::NodeDrained { node: row.id, drained, until };
             Ok(vec![control.entry(call.now, SYSTEM_OWNER, actor(member), call.source(), Outcome::Success, Some(A::NAME), event)?])
         })
         .await?;

@@ -1,10 +1,15 @@
+use std::collections::BTreeMap;
+
 use super::*;
-use vocabulary::job::{JobLimits, RUN_LEASE_DEFAULT_MS};
-use vocabulary::{Labels, Purpose, Sensitivity};
+use crate::limits::CLOCK_SKEW_MS;
+use vocabulary::job::{JobLimits, Placement, RESTARTS_DEFAULT, RUN_LEASE_DEFAULT_MS};
+use vocabulary::label::Jurisdictions;
+use vocabulary::plan::{NodeFacts, NodePlace};
+use vocabulary::{Labels, Purpose, Sensitivity, VolumeId};
 
 const NOW: UnixTime = UnixTime::from_millis(1_000_000);
 
-fn spec() -> JobSpec {
+pub(super) fn spec() -> JobSpec {
     JobSpec {
         name: "train".parse().unwrap(),
         image: Sha256Digest::from_bytes([7; 32]),
@@ -21,11 +26,13 @@ fn spec() -> JobSpec {
         grants: Default::default(),
         gpus: 0,
         network: false,
+        placement: Placement::Shared,
         run_lease_ms: RUN_LEASE_DEFAULT_MS,
+        restarts: RESTARTS_DEFAULT,
     }
 }
 
-fn node(n: u8, region: &str, jurisdiction: &str) -> NodeView {
+pub(super) fn node(n: u8, region: &str, jurisdiction: &str) -> NodeView {
     NodeView {
         id: NodeId::from_bytes([n; 16]),
         name: format!("node-{n}").parse().unwrap(),
@@ -49,6 +56,7 @@ fn node(n: u8, region: &str, jurisdiction: &str) -> NodeView {
         trust: 0,
         draining: false,
         revoked: false,
+        dedicated: None,
         last_seen: Some(NOW),
     }
 }
@@ -85,6 +93,7 @@ fn job(state: JobState, attempts: usize) -> JobRow {
                 statement: None,
                 ended: None,
                 finished_entry: None,
+                evicted: None,
             })
             .collect(),
         exit: None,
@@ -93,7 +102,8 @@ fn job(state: JobState, attempts: usize) -> JobRow {
 }
 
 fn misfit_of(spec: &JobSpec, data: &[DataRule], node: NodeView) -> String {
-    place(spec, data, &[node], &BTreeMap::new(), NOW).unwrap_err().remove(0).constraint
+    let job = JobRow { spec: spec.clone(), ..job(JobState::Pending, 0) };
+    place(&job, data, &[node], &BTreeMap::new(), NOW).unwrap_err().remove(0).constraint
 }
 
 #[test]
@@ -139,8 +149,9 @@ fn capacity_counts_live_attempts_only_and_ties_go_by_id() {
     let nodes = [node(2, "eu-central", "EU"), node(1, "eu-central", "EU")];
     let running = job(JobState::Running, 1);
     let ended = job(JobState::Exited, 1);
-    assert_eq!(place(&spec(), &[], &nodes, &usage([&ended]), NOW).unwrap(), NodeId::from_bytes([1; 16]));
-    assert_eq!(place(&spec(), &[], &nodes, &usage([&running]), NOW).unwrap(), NodeId::from_bytes([2; 16]));
+    let waiting = job(JobState::Pending, 0);
+    assert_eq!(place(&waiting, &[], &nodes, &usage([&ended]), NOW).unwrap(), NodeId::from_bytes([1; 16]));
+    assert_eq!(place(&waiting, &[], &nodes, &usage([&running]), NOW).unwrap(), NodeId::from_bytes([2; 16]));
 }
 
 #[test]
@@ -159,8 +170,13 @@ fn a_cancelled_or_thrice_lost_job_is_not_started_again() {
     cancelled.desired = Desired::Cancel;
     let late = NOW.plus_millis(1_000_000);
     assert!(matches!(silence(&cancelled, cancelled.live().unwrap(), late), Silence::Over { again: false, .. }));
-    let thrice = job(JobState::Running, ATTEMPTS_MAX);
+    let mut thrice = job(JobState::Running, 3);
     assert!(matches!(silence(&thrice, thrice.live().unwrap(), late), Silence::Over { again: false, .. }));
+    thrice.spec.restarts = 3;
+    assert!(matches!(silence(&thrice, thrice.live().unwrap(), late), Silence::Over { again: true, .. }));
+    let mut once = job(JobState::Running, 1);
+    once.spec.restarts = 0;
+    assert!(matches!(silence(&once, once.live().unwrap(), late), Silence::Over { again: false, .. }));
 }
 
 #[test]
@@ -175,87 +191,56 @@ fn reports_move_forwards_only() {
     }
 }
 
-/// Lying, late and vanishing nodes: whatever they report, no job ever has two attempts that could both be alive.
 #[test]
-fn never_two_attempts_alive() {
-    for seed in 0..500_u64 {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut draw = |bound: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % bound
-        };
-        let mut nodes = vec![node(1, "eu-central", "EU"), node(2, "eu-central", "EU"), node(3, "eu-central", "EU")];
-        let mut job = job(JobState::Pending, 0);
-        let mut now = NOW;
-        // The truth: until when each attempt's node could still run it (its own deadline, unless it ended before).
-        let mut truly_alive_until: Vec<UnixTime> = Vec::new();
-        for _ in 0..200 {
-            now = now.plus_millis(draw(20_000));
-            for node in &mut nodes {
-                if draw(3) > 0 {
-                    node.last_seen = Some(now);
-                }
-            }
-            let live = job.live().cloned();
-            match live {
-                None if job.exit.is_none() => {
-                    if let Ok(id) = place(&job.spec, &[], &nodes, &usage([&job]), now) {
-                        assert!(
-                            truly_alive_until.iter().all(|end| *end <= now),
-                            "seed {seed}: a second attempt while the first could run"
-                        );
-                        let number = u32::try_from(job.attempts.len()).unwrap() + 1;
-                        let until = now.plus_millis(30_000);
-                        truly_alive_until.push(until);
-                        job.attempts.push(AttemptRow {
-                            number,
-                            node: id,
-                            run_lease: LeaseId::from_bytes([4; 16]),
-                            run_lease_until: until,
-                            placed: now,
-                            placed_entry: EntryId::from_bytes([6; 16]),
-                            report: AttemptReport {
-                                attempt: AttemptId { job: job.id, attempt: number },
-                                state: JobState::Pending,
-                                progress: None,
-                                exit: None,
-                                isolation: None,
-                                since: now,
-                            },
-                            statement: None,
-                            ended: None,
-                            finished_entry: None,
-                        });
-                    }
-                }
-                None => break,
-                Some(attempt) => match draw(4) {
-                    // The node renews, in time as the control plane sees it.
-                    0 if now < attempt.run_lease_until => {
-                        let until = now.plus_millis(30_000);
-                        job.attempts.last_mut().unwrap().run_lease_until = until;
-                        *truly_alive_until.last_mut().unwrap() = until;
-                    }
-                    // A lying report tries to move anywhere.
-                    1 => {
-                        let states = [JobState::Pending, JobState::Running, JobState::Sealing];
-                        let to = states[usize::try_from(draw(3)).unwrap()];
-                        if may_move(attempt.report.state, to) {
-                            job.attempts.last_mut().unwrap().report.state = to;
-                        }
-                    }
-                    _ => {
-                        if let Silence::Over { exit, again } = silence(&job, &attempt, now) {
-                            job.attempts.last_mut().unwrap().report.state = JobState::Failed;
-                            if !again {
-                                job.exit = Some(exit);
-                            }
-                        }
-                    }
-                },
-            }
-        }
+fn tenants_are_apart_where_somebody_demands_it() {
+    let mine = TenantId::from_bytes([1; 16]);
+    let other = TenantId::from_bytes([8; 16]);
+    let own = || JobRow { spec: JobSpec { placement: Placement::OwnNode, ..spec() }, ..job(JobState::Pending, 0) };
+    let shared = || job(JobState::Pending, 0);
+    let set_apart = |tenant| NodeView { dedicated: Some(tenant), ..node(1, "eu-central", "EU") };
+    let why = |job: &JobRow, node: NodeView, there: &[&JobRow]| place(job, &[], &[node], &usage(there.iter().copied()), NOW).err().map(|mut all| all.remove(0).constraint);
+    assert_eq!(why(&own(), set_apart(mine), &[]), None);
+    assert_eq!(why(&shared(), set_apart(mine), &[]), None);
+    assert!(why(&own(), node(1, "eu-central", "EU"), &[]).unwrap().contains("set apart for no tenant"));
+    for job in [own(), shared()] {
+        assert_eq!(why(&job, set_apart(other), &[]).unwrap(), "the node is set apart for another tenant");
     }
+    // What was there before it was set apart is waited for.
+    let foreign = JobRow { tenant: other, ..job(JobState::Running, 1) };
+    assert!(why(&own(), set_apart(mine), &[&foreign]).unwrap().contains("still on the node"));
+    let neighbour = job(JobState::Running, 1);
+    assert_eq!(why(&own(), set_apart(mine), &[&neighbour]), None);
+    // And nobody comes beside it later, when the node is everybody's again.
+    let running = JobRow { spec: own().spec, ..job(JobState::Running, 1) };
+    let stranger = JobRow { tenant: other, ..shared() };
+    assert!(why(&stranger, node(1, "eu-central", "EU"), &[&running]).unwrap().contains("demands the node for its own tenant"));
+    assert_eq!(why(&shared(), node(1, "eu-central", "EU"), &[&running]), None);
+}
+
+#[test]
+fn a_drain_sends_away_at_its_deadline_and_not_before() {
+    let mut running = job(JobState::Running, 1);
+    assert!(!evictable(&running, None, NOW));
+    assert!(!evictable(&running, Some(NOW.plus_millis(1)), NOW));
+    assert!(evictable(&running, Some(NOW), NOW));
+    assert!(!evictable(&job(JobState::Pending, 0), Some(NOW), NOW), "nothing to send away");
+    running.attempts[0].evicted = Some(NOW);
+    assert!(!evictable(&running, Some(NOW), NOW), "told once");
+    let told = |job: &JobRow| planned_jobs(NodeId::from_bytes([1; 16]), [job])[0].desired;
+    assert_eq!(told(&running), Desired::Evict);
+    running.desired = Desired::RevokeKeys;
+    assert_eq!(told(&running), Desired::RevokeKeys, "what somebody asked for comes first");
+}
+
+#[test]
+fn a_plan_rises_only_with_what_it_says() {
+    let deployment = vocabulary::DeploymentId::from_bytes([1; 16]);
+    let id = NodeId::from_bytes([1; 16]);
+    let nothing = vocabulary::plan::Revocations::default();
+    let running = job(JobState::Running, 1);
+    let first = next_plan(deployment, id, None, planned_jobs(id, [&running]), &nothing).unwrap();
+    assert_eq!((first.revision, first.jobs.len()), (1, 1));
+    assert_eq!(next_plan(deployment, id, Some(&first), planned_jobs(id, [&running]), &nothing), None);
+    let second = next_plan(deployment, id, Some(&first), Vec::new(), &nothing).unwrap();
+    assert_eq!((second.revision, second.jobs.len()), (2, 0));
 }

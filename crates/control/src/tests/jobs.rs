@@ -197,7 +197,7 @@ async fn a_lost_node_gives_its_job_away_only_after_lease_and_skew() {
 
     // Its node is drained as far as new jobs go, and its lease is over, but two clocks may differ.
     let operator = world.operator().await;
-    world.act::<Done>(&format!("/v1/nodes/{}/drain", first.id), &operator).await.unwrap();
+    world.post::<Done>(&format!("/v1/nodes/{}/drain", first.id), &operator, &serde_json::json!({})).await.unwrap();
     aged(&world, &tenant, job, |row| row.attempts[0].run_lease_until = ago(1_000)).await;
     assert_eq!(show(&world, &tenant, job).await.attempt, 1);
     // A lease that is over is not revived by a late heartbeat.

@@ -133,7 +133,10 @@ async fn operators_list_drain_and_revoke() {
     assert_eq!(listed.items.iter().map(|node| node.state.as_str()).collect::<Vec<_>>(), ["alive", "alive"]);
     assert_eq!(listed.items[0].facts, Some(facts()));
 
-    world.act::<Done>(&format!("/v1/nodes/{}/drain", node.id), &operator).await.unwrap();
+    let drain = async |body: serde_json::Value| world.post::<Done>(&format!("/v1/nodes/{}/drain", node.id), &operator, &body).await;
+    let far = drain(serde_json::json!({"deadline_s": 604_801})).await.unwrap_err();
+    assert!(far.code == ErrorCode::InvalidRequest && far.detail.contains("deadline_s"), "{}", far.detail);
+    drain(serde_json::json!({})).await.unwrap();
     assert_eq!(world.get::<NodeInfo>(&show(node.id), &operator).await.unwrap().state, "draining");
     world.act::<Done>(&format!("/v1/nodes/{}/resume", node.id), &operator).await.unwrap();
     assert_eq!(world.get::<NodeInfo>(&show(node.id), &operator).await.unwrap().state, "alive");

@@ -93,7 +93,8 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
             let place = json!({ "region": "eu-central", "jurisdiction": "EU", "labels": {} });
             (vec![], Some(json!({ "name": "node-1", "place": place, "lifetime_s": 600 })))
         }
-        "node_show" | "node_drain" | "node_resume" | "node_revoke" => (vec![("id", thing("nobody"))], None),
+        "node_drain" => (vec![("id", thing("nobody"))], Some(json!({ "deadline_s": 600 }))),
+        "node_show" | "node_resume" | "node_revoke" => (vec![("id", thing("nobody"))], None),
         "project_create" => (vec![], Some(json!({ "name": "speech" }))),
         "user_create" => (vec![], Some(json!({ "name": "dave", "roles": ["viewer"], "clearance": "internal" }))),
         "service_account_create" => (vec![], Some(json!({ "name": "robot-2", "roles": ["viewer"], "clearance": "internal" }))),

@@ -102,6 +102,14 @@ pub(super) async fn extend(
     }
 }
 
+pub(super) async fn hold(writing: &mut Writing, key: Key, revision: u64) -> Result<u64, Stop> {
+    let (tenant, kind, id) = key;
+    match writing.row(sql::RESOURCE_HOLD, binds![tenant.as_bytes(), kind.as_str(), &id, int(revision)?]).await? {
+        Some(row) => Ok(row.number(0)?),
+        None => Err(missed(writing, key).await?),
+    }
+}
+
 pub(super) async fn advance(writing: &mut Writing, key: Key, from: u64, to: u64) -> Result<u64, Stop> {
     let (tenant, kind, id) = key;
     if to <= from {

@@ -209,6 +209,31 @@ async fn states_ends_and_positions_are_conditional() {
 }
 
 #[tokio::test]
+async fn what_is_held_must_be_as_it_was_seen() {
+    let opened = Opened::new().await;
+    let a = tenant(1);
+    opened.commit(Transaction::new().with(put(a, 1, Expect::Absent))).await.unwrap();
+    let hold = |tenant, n, revision| Mutation::Hold { tenant, kind: Kind::JOB, id: id(n), revision };
+    let with = |held| Transaction::new().with(put(a, 2, Expect::Any)).with(held);
+    let before = opened.store.latest_change();
+    assert_eq!(opened.commit(with(hold(a, 1, 1))).await.unwrap().revisions, [1, 1]);
+    // It is no change of what is held: nobody who watches it is woken, and its revision stays.
+    assert_eq!(opened.store.latest_change(), before + 1);
+    assert_eq!(opened.store.get(a, Kind::JOB, id(1)).await.unwrap().unwrap().revision, 1);
+    for (held, why) in [
+        (hold(a, 1, 2), Conflict::Revision { actual: 1 }),
+        (hold(a, 9, 1), Conflict::Absent),
+        (hold(tenant(2), 1, 1), Conflict::Absent),
+    ] {
+        let error = opened.commit(with(held)).await.unwrap_err();
+        assert_eq!(conflict(&error), &why);
+        assert!(matches!(error, CommitError::Conflict { mutation: 1, .. }));
+    }
+    // The refused ones changed nothing beside it either.
+    assert_eq!(opened.store.get(a, Kind::JOB, id(2)).await.unwrap().unwrap().revision, 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_goes_back_decides_nothing() {
     let opened = Opened::new().await;
     let a = tenant(1);
