@@ -5,9 +5,10 @@
 //! [`crate::sealed`].
 
 use serde::{Deserialize, Serialize};
-use vocabulary::job::{AttemptId, ExitReason, JobState};
+use vocabulary::job::{AttemptId, ExitReason, JobState, PlaceDemands};
 use vocabulary::lease::{LeaseEnd, LeaseHolder, LeaseMode};
 use vocabulary::plan::NodePlace;
+use vocabulary::quota::QuotaLimits;
 use vocabulary::{
     DeploymentId, ErrorCode, ImageId, Jurisdiction, KeyId, LeaseId, LineageId, Name, NodeId, PersonId, PrincipalId,
     Profile, ProjectId, Purpose, Region, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
@@ -110,6 +111,8 @@ pub enum Event {
     TenantChanged { tenant: TenantId, change: Change, name: Option<Name> },
     /// A project was changed.
     ProjectChanged { project: ProjectId, change: Change, name: Option<Name> },
+    /// Limits of a tenant, or of one of its projects, were set.
+    QuotaChanged { tenant: TenantId, project: Option<ProjectId>, limits: QuotaLimits },
     /// A user or operator was changed.
     UserChanged { principal: PrincipalId, person: Option<PersonId>, change: Change },
     /// A service account was changed.
@@ -135,6 +138,11 @@ pub enum Event {
         drained: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<UnixTime>,
+    },
+    /// A node is set apart for a tenant, or takes everybody's jobs again.
+    NodeDedicated {
+        node: NodeId,
+        dedicated: Option<TenantId>,
     },
     /// A node's certificates are all revoked.
     NodeRevoked { node: NodeId, reason: String },
@@ -220,6 +228,9 @@ pub enum Event {
         run_lease: LeaseId,
         run_lease_ms: u64,
         policy_epoch: u64,
+        /// What the job demanded of the place.
+        #[serde(default, skip_serializing_if = "PlaceDemands::is_none")]
+        demands: PlaceDemands,
     },
     /// An attempt entered a state.
     JobStep { attempt: AttemptId, node: NodeId, state: JobState },
@@ -280,6 +291,7 @@ impl Event {
             Self::CertificateRevoked { .. } => "certificate_revoked",
             Self::TenantChanged { .. } => "tenant_changed",
             Self::ProjectChanged { .. } => "project_changed",
+            Self::QuotaChanged { .. } => "quota_changed",
             Self::UserChanged { .. } => "user_changed",
             Self::ServiceAccountChanged { .. } => "service_account_changed",
             Self::RoleGranted { .. } => "role_granted",
@@ -287,6 +299,7 @@ impl Event {
             Self::PolicyChanged { .. } => "policy_changed",
             Self::NodeEnrolled { .. } => "node_enrolled",
             Self::NodeDrained { .. } => "node_drained",
+            Self::NodeDedicated { .. } => "node_dedicated",
             Self::NodeRevoked { .. } => "node_revoked",
             Self::NodeLost { .. } => "node_lost",
             Self::KeyCreated { .. } => "key_created",
@@ -340,6 +353,12 @@ impl Event {
             }
             Self::TenantChanged { tenant, .. } => ("tenant", tenant.to_string()),
             Self::ProjectChanged { project, .. } => ("project", project.to_string()),
+            Self::QuotaChanged {
+                tenant, project, ..
+            } => (
+                "quota",
+                project.map_or_else(|| tenant.to_string(), |project| project.to_string()),
+            ),
             Self::UserChanged { principal, .. } => ("user", principal.to_string()),
             Self::ServiceAccountChanged { principal, .. } => ("service_account", principal.to_string()),
             Self::RoleGranted { principal, .. } | Self::RoleRevoked { principal, .. } => {
@@ -348,6 +367,7 @@ impl Event {
             Self::PolicyChanged { epoch, .. } => ("policy", epoch.to_string()),
             Self::NodeEnrolled { node, .. }
             | Self::NodeDrained { node, .. }
+            | Self::NodeDedicated { node, .. }
             | Self::NodeRevoked { node, .. }
             | Self::NodeLost { node, .. } => ("node", node.to_string()),
             Self::KeyCreated { key, .. } | Self::KeyRotated { key, .. } | Self::KeyDestroyed { key, .. } => {

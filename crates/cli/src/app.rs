@@ -1,8 +1,8 @@
 //! What every command needs: the login, the client, the printer, and the person at the terminal.
 
 use serde::de::DeserializeOwned;
-use vocabulary::api::{Image, Node, Page, Project, Volume};
-use vocabulary::{NodeId, ProjectId, Sha256Digest, VolumeId};
+use vocabulary::api::{Image, Node, Page, Project, Tenant, Volume};
+use vocabulary::{NodeId, ProjectId, Sha256Digest, TenantId, VolumeId};
 
 use crate::args::Global;
 use crate::client::{Call, Client};
@@ -108,6 +108,28 @@ impl App {
             .max_by_key(|image| image.created)
             .map(|image| image.manifest)
             .ok_or_else(|| missing("image", name_or_digest, "swarm image list shows those that are there; swarm image import PATH --name NAME brings one"))
+    }
+
+    /// Finds a tenant by name or id.
+    pub(crate) async fn tenant(
+        &self,
+        client: &Client,
+        name_or_id: &str,
+    ) -> Result<TenantId, CliError> {
+        if let Ok(id) = name_or_id.parse::<TenantId>() {
+            return Ok(id);
+        }
+        let tenants: Vec<Tenant> = self.all(client, "/v1/tenants").await?;
+        let found = tenants
+            .into_iter()
+            .find(|tenant| tenant.name.as_str() == name_or_id.trim().to_lowercase());
+        found.map(|tenant| tenant.id).ok_or_else(|| {
+            missing(
+                "tenant",
+                name_or_id,
+                "swarm tenant list shows those that are there",
+            )
+        })
     }
 
     /// Finds a node by name or id.

@@ -73,6 +73,9 @@ pub(crate) enum Noun {
     /// Projects of the tenant
     #[command(subcommand)]
     Project(ProjectVerb),
+    /// Quotas: how much a tenant or project may have at once
+    #[command(subcommand)]
+    Quota(QuotaVerb),
     /// People of the tenant
     #[command(subcommand)]
     User(UserVerb),
@@ -617,6 +620,47 @@ pub(crate) struct JobRun {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum QuotaVerb {
+    /// Show limits and what is in use: of the own tenant and its projects, or for operators of a tenant
+    Show {
+        /// The tenant: name or id (for operators)
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Change limits: operators those of a tenant, administrators of a tenant those of its projects
+    Set(QuotaSet),
+}
+
+/// A limit: a number, or `none`.
+pub(crate) type Limit = Option<u64>;
+
+#[derive(Debug, Args)]
+#[command(after_help = "What is not named stays as it is; `none` takes a limit away.")]
+pub(crate) struct QuotaSet {
+    /// The tenant: name or id
+    #[arg(long, required_unless_present = "project", conflicts_with = "project")]
+    pub(crate) tenant: Option<String>,
+    /// The project of the own tenant: name or id
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+    /// Jobs on nodes at once; what is beyond waits
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    pub(crate) running_jobs: Option<Limit>,
+    /// Jobs that wait at once
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    pub(crate) queued_jobs: Option<Limit>,
+    /// CPU of all jobs that are not over, in cores
+    #[arg(long, value_name = "CORES|none", value_parser = parse_cores_limit)]
+    pub(crate) cpus: Option<Limit>,
+    /// Memory of all jobs that are not over, such as 64GiB
+    #[arg(long, value_name = "SIZE|none", value_parser = parse_size_limit)]
+    pub(crate) memory: Option<Limit>,
+    /// Images (of a tenant)
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    pub(crate) images: Option<Limit>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum NodeVerb {
     /// Make a single-use token with which one machine may join
     Invite {
@@ -663,6 +707,17 @@ pub(crate) enum NodeVerb {
     Undrain {
         /// The node: name or id
         node: String,
+    },
+    /// Set a node apart for a tenant: it takes nobody else's jobs, and the tenant may demand it with --placement own-node
+    Dedicate {
+        /// The node: name or id
+        node: String,
+        /// The tenant: name or id
+        #[arg(long, required_unless_present = "shared", conflicts_with = "shared")]
+        tenant: Option<String>,
+        /// Everybody's again
+        #[arg(long)]
+        shared: bool,
     },
     /// Revoke a node's certificates for good and close its connections
     Revoke {
@@ -819,6 +874,30 @@ fn parse_cores(text: &str) -> Result<u64, String> {
     let whole: u64 = whole.parse().map_err(|_| format!("`{text}` is no number of cores"))?;
     let part: u64 = format!("{part:0<3}").parse().map_err(|_| format!("`{text}` is no number of cores"))?;
     whole.checked_mul(1000).and_then(|millis| millis.checked_add(part)).ok_or_else(|| "too many cores".to_owned())
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        Ok(None)
+    } else {
+        text.parse()
+            .map(Some)
+            .map_err(|_| "it is a whole number or none".to_owned())
+    }
+}
+fn parse_cores_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        Ok(None)
+    } else {
+        parse_cores(text).map(Some)
+    }
+}
+fn parse_size_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        Ok(None)
+    } else {
+        parse_size(text).map(Some)
+    }
 }
 
 /// Reads a class of placement.

@@ -69,6 +69,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Doctor => command::doctor::doctor(app).await,
         Noun::Verify(verify) => command::verify::verify(app, &verify),
         Noun::Explain(explain) => command::explain::explain(app, explain.code.as_deref()),
+        Noun::Quota(verb) => command::quota::quota(app, verb).await,
         Noun::Tenant(verb) => command::tenant::tenant(app, verb).await,
         Noun::Project(verb) => command::tenant::project(app, verb).await,
         Noun::User(verb) => command::access::user(app, verb).await,

@@ -53,7 +53,8 @@ fn each_noun_has_its_verbs() {
     for (noun, verbs) in [
         ("job", &["run", "list", "show", "logs", "stop", "receipt"][..]),
         ("image", &["import", "list"]),
-        ("node", &["invite", "join", "run", "list", "show", "drain", "undrain", "revoke"]),
+        ("node", &["invite", "join", "run", "list", "show", "drain", "undrain", "dedicate", "revoke"]),
+        ("quota", &["show", "set"]),
         ("volume", &["create", "put", "get", "list", "verify", "delete"]),
         ("seal", &["status"]),
         ("deployment", &["show"]),

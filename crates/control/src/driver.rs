@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use store::{Expect, Kind, Mutation, Page, Put, Transaction};
 use tokio_util::sync::CancellationToken;
+use vocabulary::job::Placement;
 use vocabulary::plan::{PLAN_CONTEXT, PlannedJob, Revocations, SignedPlan};
 use vocabulary::{LeaseId, NodeId, SYSTEM_OWNER, TenantId, UnixTime, VolumeId};
 
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::fleet::{CurrentPlan, PlanRow, SEEN, SeenRow};
 use crate::job::{PENDING, PLACED};
 use crate::limits::{NODE_LOST_MS, SEEN_FLUSH_MS, TICK};
-use crate::planner::{DataRule, Ending, JobRow, Placing, ReceiptRow, due, evictable, next_attempt, next_plan, planned_jobs, put_on};
+use crate::planner::{DataRule, Ending, JobRow, Placing, ReceiptRow, RunLimits, due, evictable, next_attempt, next_plan, planned_jobs, put_on};
 use crate::row::{FORMAT, NodeRow, VolumeRow};
 use crate::state::{Control, commit_failure, fresh};
 
@@ -76,6 +77,8 @@ pub(crate) struct Driver {
     nodes: Vec<(u64, NodeRow)>,
     /// Those that wait for a node or are on one.
     jobs: Vec<JobRow>,
+    /// How many of them may be on one.
+    limits: RunLimits,
     /// The change, and the news of the fleet, for which everything that fits was placed.
     placed: Option<(u64, u64)>,
     /// The change, and the version of the revocations, for which all plans are told.
@@ -91,7 +94,8 @@ fn tolerated(what: &'static str, id: impl std::fmt::Display, done: Result<(), Fa
 
 impl Driver {
     pub(crate) const fn new(now: UnixTime) -> Self {
-        Self { started: now, flushed: now, seen: None, nodes: Vec::new(), jobs: Vec::new(), placed: None, told: None }
+        let limits = RunLimits { tenants: BTreeMap::new(), projects: BTreeMap::new() };
+        Self { started: now, flushed: now, seen: None, nodes: Vec::new(), jobs: Vec::new(), limits, placed: None, told: None }
     }
 
     /// Makes the state fit: ends are recorded, waiting jobs are placed, plans are told.
@@ -134,7 +138,8 @@ impl Driver {
                 }
             }
         }
-        (self.nodes, self.jobs, self.seen) = (nodes, jobs, Some(latest));
+        let limits = control.run_limits().await?;
+        (self.nodes, self.jobs, self.limits, self.seen) = (nodes, jobs, limits, Some(latest));
         Ok(())
     }
 
@@ -192,9 +197,12 @@ impl Driver {
             return;
         }
         let views = control.views(self.nodes.iter().map(|(_, row)| row));
-        let mut placing = Placing::new(&views, &self.jobs);
+        let mut placing = Placing::new(&views, &self.limits, &self.jobs);
         let mut all = true;
         for job in self.jobs.iter().filter(|job| next_attempt(job).is_some()) {
+            if placing.held_back(job).is_some() {
+                continue;
+            }
             match self.put_somewhere(control, job, &placing, now).await {
                 Ok(None) => {}
                 Ok(Some(node)) => placing.took(node, job),
@@ -273,9 +281,19 @@ fn begin(control: &Control, job: &mut JobRow, node: &NodeRow, now: UnixTime) -> 
         run_lease,
         run_lease_ms: job.spec.run_lease_ms,
         policy_epoch: control.sets.epoch(Some(job.tenant)).map_err(Failure::internal)?,
+        demands: job.spec.demands(),
     };
     let entry = control.system_entry(now, job.tenant, event)?;
-    Ok(put_on(job, node.id, run_lease, entry.id, now).map(|_| vec![entry]))
+    let placed = put_on(job, node.id, run_lease, entry.id, now);
+    if let Some(attempt) = job
+        .attempts
+        .last_mut()
+        .filter(|_| placed.is_some() && job.spec.placement == Placement::OwnNode)
+    {
+        // The planner gave it nothing but a node that is set apart for its tenant, and the row is held as it was seen.
+        attempt.dedicated_entry = node.dedicated_entry;
+    }
+    Ok(placed.map(|_| vec![entry]))
 }
 
 /// Writes a node's plan if its content is another than before; its row's revision is the plan's.

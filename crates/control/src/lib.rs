@@ -27,6 +27,7 @@ mod operation;
 pub mod planner;
 mod policies;
 mod publisher;
+mod quota;
 mod receipts;
 mod row;
 mod server;

@@ -71,6 +71,8 @@ pub(crate) const JOB_GRACE_MS: std::ops::RangeInclusive<u64> = 0..=600_000;
 pub(crate) const DRAIN_DEADLINE_MAX_S: u64 = 7 * 86_400;
 /// How often a job may be started again after its machines failed it: a job that ten machines do not bear is the cause itself.
 pub(crate) const JOB_RESTARTS: std::ops::RangeInclusive<u64> = 0..=10;
+/// The greatest limit of a quota: the greatest whole number that every reader of JSON reads alike (RFC 8785).
+pub(crate) const QUOTA_MAX: u64 = (1 << 53) - 1;
 /// How long a key lease may outlive its ground where nobody asked for its end by name.
 pub(crate) const LEASE_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Writer epochs of a volume: every lease carries all signers, and stays below 1 MiB.

@@ -13,8 +13,11 @@ use vocabulary::{EntryId, JobId, LeaseId, NodeId, PrincipalId, ProjectId, Sha256
 mod life;
 mod place;
 
-pub use life::{Ending, Heard, Silence, Standing, due, evictable, final_state, hear, may_move, may_run_again, next_attempt, next_plan, planned_jobs, put_on, silence, standing};
-pub use place::{DataRule, NodeView, Placing, Used, place, usage};
+pub use life::{
+    Ending, Heard, Silence, Standing, due, evictable, final_state, hear, may_move, may_run_again,
+    next_attempt, next_plan, planned_jobs, put_on, silence, standing,
+};
+pub use place::{DataRule, NodeView, Placing, RunLimits, Used, place, usage};
 
 /// One attempt, as stored in its job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,9 @@ pub struct AttemptRow {
     /// Since when its node is told to give it up, because the node is drained and its deadline has passed.
     #[serde(default)]
     pub evicted: Option<UnixTime>,
+    /// The entry by which its node was set apart for the tenant, where the job demanded that.
+    #[serde(default)]
+    pub dedicated_entry: Option<EntryId>,
 }
 
 /// An end that is reported and not yet recorded.

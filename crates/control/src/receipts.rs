@@ -224,6 +224,9 @@ async fn entries(control: &Control, job: &JobRow, attempt: &AttemptRow, statemen
         entry(control, SYSTEM_OWNER, node.enrolled).await?,
         entry(control, SYSTEM_OWNER, certificate).await?,
     ];
+    if let Some(dedicated) = attempt.dedicated_entry {
+        rows.push(entry(control, SYSTEM_OWNER, dedicated).await?);
+    }
     for used in statement.inputs.iter().chain(&statement.outputs) {
         rows.extend(volume_entries(control, tenant, used).await?);
     }

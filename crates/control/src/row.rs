@@ -85,6 +85,9 @@ pub(crate) struct NodeRow {
     /// The tenant for which it is set apart.
     #[serde(default)]
     pub(crate) dedicated: Option<TenantId>,
+    /// The entry that says so.
+    #[serde(default)]
+    pub(crate) dedicated_entry: Option<EntryId>,
 }
 
 impl NodeRow {

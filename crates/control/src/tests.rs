@@ -4,4 +4,5 @@ mod channel;
 mod jobs;
 mod nodes;
 mod routes;
+mod scheduling;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use vocabulary::job::AttemptId;
 use vocabulary::plan::{Desired, NodeFacts};
 
 use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
-use crate::channel::{Channel, chain};
+use crate::channel::{Backoff, Channel, ChannelError, chain};
 use crate::ids::IdBlocks;
 use crate::images::Images;
-use crate::limits::{DRAIN_EXTRA, LOCK_PATIENCE, RECORD_BYTES_MAX, STRANGER_PATIENCE, WATCH_EVERY};
+use crate::limits::{
+    DRAIN_EXTRA, LOCK_PATIENCE, RECORD_BYTES_MAX, REVOKED_PAUSE, STRANGER_PATIENCE, WATCH_EVERY,
+};
 use crate::plan::CheckedPlan;
 use crate::store::{self, Node, StoreError};
 use crate::{clock, facts, files, follow, renew, report};
@@ -82,6 +85,8 @@ pub(crate) struct Shared {
     /// The attempts that have a task.
     pub(crate) slots: Mutex<BTreeMap<AttemptId, Slot>>,
     soon: Notify,
+    /// Whether it was said that this node is revoked.
+    revoked: AtomicBool,
     /// Wakes the follower: the control plane has a newer plan than it was given.
     pub(crate) stale: Notify,
 }
@@ -94,6 +99,30 @@ impl Shared {
     /// Waits until somebody wants a heartbeat at once.
     pub(crate) async fn wanted(&self) {
         self.soon.notified().await;
+    }
+    /// Waits after a failed call. A node that is revoked says so, and what to do, instead of complaining about the network.
+    pub(crate) async fn failed(
+        &self,
+        what: &'static str,
+        error: &ChannelError,
+        backoff: &mut Backoff,
+    ) {
+        if *error != ChannelError::Revoked {
+            tracing::warn!(%error, what, "the control plane was not reached");
+            return backoff.wait().await;
+        }
+        if !self.revoked.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                node = %self.node.file.node,
+                "revoked: an operator revoked this node, which is for good. Its jobs end with their run leases, and it gets no others. To use the \
+                 machine again: an operator runs `swarm node invite`, and on this machine `swarm node join` with another --node-dir"
+            );
+        }
+        tokio::time::sleep(REVOKED_PAUSE).await;
+    }
+    /// The control plane has answered.
+    pub(crate) fn answered(&self) {
+        self.revoked.store(false, Ordering::Relaxed);
     }
     /// Looks at the attempts; the closure must not wait for anything.
     pub(crate) fn with_slots<T>(&self, look: impl FnOnce(&mut BTreeMap<AttemptId, Slot>) -> T) -> T {
@@ -187,6 +216,7 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
         cgroup_parent: options.cgroup_parent.clone(),
         slots: Mutex::default(),
         soon: Notify::new(),
+        revoked: AtomicBool::new(false),
         stale: Notify::new(),
     };
     Ok((Arc::new(shared), found))
@@ -310,7 +340,14 @@ impl Agent {
                         self.reconcile(&plan).await;
                     }
                 }
-                Some(ended) = self.attempts.join_next() => self.ended(ended),
+                Some(ended) = self.attempts.join_next() => {
+                    self.ended(ended);
+                    // What is over and in no plan leaves nothing behind, also where no newer plan comes.
+                    let planned: Option<Vec<AttemptId>> = self.plan.borrow().as_ref().map(|plan| plan.plan().jobs.iter().map(|job| job.attempt).collect());
+                    if let Some(planned) = planned {
+                        self.forget(&planned).await;
+                    }
+                }
             }
         }
     }

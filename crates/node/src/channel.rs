@@ -33,6 +33,9 @@ pub(crate) enum ChannelError {
         /// Its sentence.
         detail: String,
     },
+    /// It shows by an alert of TLS that this node is revoked.
+    #[error("revoked: the control plane takes this node's certificate no more")]
+    Revoked,
     /// The answer is not what was asked for, or breaks off.
     #[error("the control plane's answer does not fit: {0}")]
     Nonsense(String),
@@ -42,7 +45,8 @@ impl ChannelError {
     /// Whether the same call may succeed later.
     pub(crate) const fn passes(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::NotReady(_) | Self::Nonsense(_) => true,
+            // An alert before the handshake may be anybody's: what is done in the meantime ends with its run lease.
+            Self::Unreachable(_) | Self::NotReady(_) | Self::Revoked | Self::Nonsense(_) => true,
             Self::Refused { .. } => false,
         }
     }
@@ -50,7 +54,7 @@ impl ChannelError {
     pub(crate) const fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { code, .. } => *code,
-            Self::Unreachable(_) | Self::NotReady(_) | Self::Nonsense(_) => None,
+            Self::Unreachable(_) | Self::NotReady(_) | Self::Revoked | Self::Nonsense(_) => None,
         }
     }
 }
@@ -94,6 +98,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     printable(&text)
+}
+
+/// Why nothing was answered.
+fn unreachable(error: &dyn std::error::Error) -> ChannelError {
+    let text = chain(error);
+    // HTTP/2 hides the error of TLS below it and keeps its words.
+    let alert =
+        rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRevoked).to_string();
+    if text.contains(&alert) {
+        ChannelError::Revoked
+    } else {
+        ChannelError::Unreachable(text)
+    }
 }
 
 /// Our own verifier's reason, which TLS and HTTP carry along inside their errors.
@@ -214,7 +231,7 @@ fn client(root: &RootCertificate, revocations: &LiveRevocations, tls: &TlsIdenti
 
 /// Sends a request; an answer that is an error becomes one.
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Result<reqwest::Response, ChannelError> {
-    let response = request.send().await.map_err(|error| ChannelError::Unreachable(chain(&error)))?;
+    let response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -274,6 +291,25 @@ mod tests {
             assert!((BACKOFF_FIRST..=BACKOFF_MAX).contains(&wait), "{wait:?}");
         }
         assert_eq!(backoff.0, BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_revoked_node_is_told_apart_from_a_lost_network() {
+        let alert = |alert| {
+            std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                rustls::Error::AlertReceived(alert),
+            )
+        };
+        assert_eq!(
+            unreachable(&alert(rustls::AlertDescription::CertificateRevoked)),
+            ChannelError::Revoked
+        );
+        assert!(matches!(
+            unreachable(&alert(rustls::AlertDescription::CertificateUnknown)),
+            ChannelError::Unreachable(_)
+        ));
+        assert!(ChannelError::Revoked.to_string().starts_with("revoked"));
     }
 
     #[test]

@@ -65,7 +65,13 @@ pub(crate) async fn follow(shared: Arc<Shared>, plans: Plans, stop: Cancellation
                         refresh(&shared, &mut deployment).await;
                     }
                 }
-                Ended::Channel(_) | Ended::Silence | Ended::Closed | Ended::Disk(_) => tracing::warn!(error = %ended, "the plan is not followed"),
+                Ended::Channel(error) => {
+                    shared.failed("plan", error, &mut backoff).await;
+                    continue;
+                }
+                Ended::Silence | Ended::Closed | Ended::Disk(_) => {
+                    tracing::warn!(error = %ended, "the plan is not followed")
+                }
             }
             backoff.wait().await;
         }

@@ -164,7 +164,7 @@ async fn enrol(options: &JoinOptions, api: &reqwest::Url, staged: &Path) -> Resu
     let call = async { channel::answer(channel::send(client.post(url).timeout(CALL_TIMEOUT).json(&body)).await?).await };
     let enrolled: NodeEnrolled = call.await.map_err(|error: ChannelError| match error {
         ChannelError::Refused { code, detail } => JoinError::Refused { code, detail },
-        ChannelError::Unreachable(_) | ChannelError::NotReady(_) | ChannelError::Nonsense(_) => JoinError::Unreachable(error.to_string()),
+        ChannelError::Unreachable(_) | ChannelError::NotReady(_) | ChannelError::Revoked | ChannelError::Nonsense(_) => JoinError::Unreachable(error.to_string()),
     })?;
     let bad = |what: String| JoinError::Answer(what);
     let deployment = verify_deployment_file(enrolled.deployment_file.as_bytes(), &options.ca_pin).map_err(|error| bad(error.to_string()))?;

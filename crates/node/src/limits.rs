@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait before a try is repeated (decision 3.1).
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Between two tries of a node that is told to be revoked: it is for good, but nobody proves it to the node.
+pub const REVOKED_PAUSE: Duration = Duration::from_secs(60);
 /// A connection that is not there by then will not come: the next try may reach another process.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A small request and its answer; longer than a control plane's failover, shorter than any run lease.

@@ -32,6 +32,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, plan: watch::Receiver<Option<Arc<C
             let sent = clock::boottime_ms();
             match shared.channel.post::<_, ReportAnswer>(REPORT, &body).await {
                 Ok(answer) => {
+                    shared.answered();
                     backoff = Backoff::default();
                     told.extend(telling);
                     if answer.plan_revision > revision {
@@ -44,10 +45,7 @@ pub(crate) async fn beat(shared: Arc<Shared>, plan: watch::Receiver<Option<Arc<C
                         () = shared.wanted() => {}
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "heartbeat");
-                    backoff.wait().await;
-                }
+                Err(error) => shared.failed("heartbeat", &error, &mut backoff).await,
             }
         }
     })

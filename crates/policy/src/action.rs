@@ -136,6 +136,8 @@ list! {
     WatchFollow, "watchFollow", PEOPLE, PLATFORM, "follow changes", false, false;
     TenantCreate, "tenantCreate", OPERATORS, PLATFORM, "make a tenant", false, false;
     TenantList, "tenantList", OPERATORS, PLATFORM, "list tenants", false, false;
+    TenantQuotaView, "tenantQuotaView", OPERATORS, TENANT, "show the tenant's quota", false, false;
+    TenantQuotaSet, "tenantQuotaSet", OPERATORS, TENANT, "set the tenant's quota", false, false;
     TenantSuspend, "tenantSuspend", OPERATORS, TENANT, "suspend the tenant", true, true;
     TenantResume, "tenantResume", OPERATORS, TENANT, "end the tenant's suspension", true, false;
     NodeInvite, "nodeInvite", OPERATORS, PLATFORM, "make a join token for a node", false, false;
@@ -144,9 +146,12 @@ list! {
     NodeView, "nodeView", OPERATORS, NODES, "show the node", false, false;
     NodeDrain, "nodeDrain", OPERATORS, NODES, "drain the node", false, false;
     NodeResume, "nodeResume", OPERATORS, NODES, "end the node's drain", false, false;
+    NodeDedicate, "nodeDedicate", OPERATORS, NODES, "set the node apart for a tenant", false, false;
     NodeRevoke, "nodeRevoke", OPERATORS, NODES, "revoke the node for good", true, false;
     ProjectCreate, "projectCreate", MEMBERS, TENANT, "make a project", false, false;
     ProjectList, "projectList", MEMBERS, TENANT, "list projects", false, false;
+    QuotaList, "quotaList", MEMBERS, TENANT, "list quotas", false, false;
+    ProjectQuotaSet, "projectQuotaSet", MEMBERS, TENANT, "set a project's quota", false, false;
     PrincipalList, "principalList", MEMBERS, TENANT, "list users and service accounts", false, false;
     UserCreate, "userCreate", USERS, TENANT, "invite a user", true, false;
     ServiceAccountCreate, "serviceAccountCreate", MEMBERS, TENANT, "make a service account", false, false;

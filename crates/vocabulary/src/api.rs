@@ -410,6 +410,15 @@ pub struct NodeDrain {
     pub deadline_s: Option<u64>,
 }
 
+/// Sets a node apart for a tenant, or gives it to all again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeDedicate {
+    /// The tenant whose jobs alone it takes from now on; absent: everybody's.
+    #[serde(default)]
+    pub tenant: Option<TenantId>,
+}
+
 /// A join token and the line to type.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct JoinToken {
@@ -633,6 +642,9 @@ pub struct Job {
     pub report: Option<AttemptReport>,
     /// While it is pending: why, node by node.
     pub misfits: Vec<Misfit>,
+    /// While it is pending: the quota that holds it back, whatever the nodes have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// How it ended.
     pub exit: Option<Exit>,
     /// Whether its receipt is ready.

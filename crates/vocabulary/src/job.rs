@@ -64,6 +64,11 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// Whether it demands nothing.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared)
+    }
     /// The word, as it stands in a spec.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -71,6 +76,32 @@ impl Placement {
             Self::Shared => "shared",
             Self::OwnNode => "own_node",
         }
+    }
+}
+
+/// What a job demands of its place, as the entry of a placement and the receipt show it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlaceDemands {
+    /// The region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// One of these jurisdictions.
+    #[serde(default, skip_serializing_if = "Jurisdictions::is_empty")]
+    pub jurisdictions: Jurisdictions,
+    /// These labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub node_labels: Labels,
+    /// The class.
+    #[serde(default, skip_serializing_if = "Placement::is_shared")]
+    pub placement: Placement,
+}
+
+impl PlaceDemands {
+    /// Whether nothing is demanded.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -149,6 +180,19 @@ pub struct JobSpec {
     /// itself, is stopped or reaches a limit is never started again.
     #[serde(default = "restarts_default")]
     pub restarts: u32,
+}
+
+impl JobSpec {
+    /// What it demands of its place.
+    #[must_use]
+    pub fn demands(&self) -> PlaceDemands {
+        PlaceDemands {
+            region: self.region.clone(),
+            jurisdictions: self.jurisdictions.clone(),
+            node_labels: self.node_labels.clone(),
+            placement: self.placement,
+        }
+    }
 }
 
 /// More than three machines dying under one job is not chance.

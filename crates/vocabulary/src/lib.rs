@@ -16,6 +16,7 @@ pub mod limits;
 pub mod name;
 pub mod plan;
 pub mod problem;
+pub mod quota;
 pub mod time;
 pub mod volume;
 

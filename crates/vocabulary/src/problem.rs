@@ -79,6 +79,8 @@ codes! {
     ReleaseRefused, "release_refused", 403, 7, "the message names the guardrail; swarm policy explain AUDIT_INDEX tells more";
     /// The job fits on no node.
     NoPlacement, "no_placement", 409, 7, "the message names the constraint that failed on each node";
+    /// A quota of the tenant or project would be exceeded.
+    QuotaExceeded, "quota_exceeded", 403, 7, "wait until something ends, or ask whoever set the limit for more: swarm quota show";
     /// What is asked for is not built yet.
     NotBuilt, "not_built", 501, 7, "this version refuses it by name; see the README for what is there";
     /// The server's root key is closed.

@@ -72,7 +72,8 @@ fn a_second_node_joins_runs_jobs_and_is_revoked() {
     ];
     let log = std::fs::File::create(world.folder().join("second.log")).unwrap();
     let mut agent = world.operator.command(&join).stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let said = || std::fs::read_to_string(world.folder().join("second.log")).unwrap_or_default();
+    let log = world.folder().join("second.log");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
 
     let job = e2e::wait_for("a job on the second node", LIMIT, || {
         let done = world.job(&["--node-label", "disk=fast"], "echo on the second")?;
@@ -96,6 +97,14 @@ fn a_second_node_joins_runs_jobs_and_is_revoked() {
     assert_eq!(state, "revoked");
     let nowhere = misfit(&world);
     assert!(nowhere.contains("second") && nowhere.contains("revoked"), "{nowhere}");
+    // Its agent says what happened and what to do, instead of complaining about the network.
+    e2e::wait_for("the agent to say that it is revoked", LIMIT, || {
+        Ok(said()
+            .contains("revoked: an operator revoked this node")
+            .then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", said()));
+    assert!(said().contains("swarm node invite"), "{}", said());
     let _ = e2e::signal("TERM", agent.id());
     e2e::wait_for("the second agent's end", LIMIT, || Ok(agent.try_wait()?)).unwrap();
     world.close().unwrap();

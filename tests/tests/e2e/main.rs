@@ -1,6 +1,8 @@
 //! Everything from end to end, as a person types it. Needs root, like the node.
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod keys;

@@ -207,6 +207,7 @@ pub(super) fn events() -> Vec<Event> {
         run_lease: lease,
         run_lease_ms: 900_000,
         policy_epoch: 5,
+        demands: vocabulary::job::PlaceDemands::default(),
     });
     all.extend(states.map(|state| Event::JobStep { attempt: attempt(), node, state }));
     all.push(Event::JobFinished {
@@ -246,8 +247,40 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::SealOpened { epoch: 1 });
     all.push(Event::SealInitialised { epoch: 1 });
     all.push(Event::SealRefused { epoch: 1 });
-    all.push(Event::JobEvicted { attempt: attempt(), node });
-    all.push(Event::NodeDrained { node, drained: true, until: Some(NOW) });
+    all.extend([Some(TENANT), None].map(|dedicated| Event::NodeDedicated { node, dedicated }));
+    let demands = vocabulary::job::PlaceDemands {
+        placement: vocabulary::job::Placement::OwnNode,
+        region: "eu-central".parse().ok(),
+        ..Default::default()
+    };
+    all.push(Event::JobPlaced {
+        attempt: attempt(),
+        node,
+        region: "eu-central".parse().unwrap(),
+        jurisdiction: "EU".parse().unwrap(),
+        run_lease: lease,
+        run_lease_ms: 900_000,
+        policy_epoch: 5,
+        demands,
+    });
+    let limits = vocabulary::quota::QuotaLimits {
+        running_jobs: Some(5),
+        ..Default::default()
+    };
+    all.extend([Some(project), None].map(|project| Event::QuotaChanged {
+        tenant: TENANT,
+        project,
+        limits,
+    }));
+    all.push(Event::JobEvicted {
+        attempt: attempt(),
+        node,
+    });
+    all.push(Event::NodeDrained {
+        node,
+        drained: true,
+        until: Some(NOW),
+    });
     all
 }
 

@@ -260,6 +260,8 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
         ("node", job.node_name.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
         ("image", job.spec.image.to_string()),
         ("command", if job.spec.command.is_empty() { "the image's own".to_owned() } else { job.spec.command.join(" ") }),
+        ("demands", demands(job)),
+        ("restarts", format!("at most {}", job.spec.restarts)),
         ("purpose", format!("{} ({})", job.spec.purpose, job.spec.sensitivity)),
         (
             "limits",
@@ -280,6 +282,7 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
         pairs.extend(exit.peak_memory_bytes.map(|peak| ("peak memory", human_bytes(peak))));
         pairs.extend(exit.cpu_ms.map(|cpu| ("cpu time", format!("{cpu} ms"))));
     }
+    pairs.extend(job.held_back.iter().map(|quota| ("held back", quota.clone())));
     pairs.extend(job.misfits.iter().map(|misfit| ("not on", format!("{}: {}", misfit.node, misfit.constraint))));
     if let Some(report) = job.report.as_ref().and_then(|report| report.isolation.as_ref()) {
         pairs.push(("isolation", format!("{} on {} ({} cgroups), as the node says", report.backend, report.kernel, report.cgroup_layout)));
@@ -288,6 +291,34 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
     pairs.push(("evidence", "none: isolation and region are the node's own signed word".to_owned()));
     pairs.push(("receipt", if job.receipt_ready { format!("swarm job receipt {} > receipt.json", job.id) } else { "not ready".to_owned() }));
     app.output.one(job, &pairs)
+}
+
+/// What a job demands of its place, in one line.
+fn demands(job: &Job) -> String {
+    let spec = &job.spec;
+    let mut all: Vec<String> = spec
+        .region
+        .iter()
+        .map(|region| format!("region {region}"))
+        .collect();
+    all.extend(
+        spec.jurisdictions
+            .iter()
+            .map(|jurisdiction| format!("jurisdiction {jurisdiction}")),
+    );
+    all.extend(
+        spec.node_labels
+            .iter()
+            .map(|(key, value)| format!("label {key}={value}")),
+    );
+    if !spec.placement.is_shared() {
+        all.push(format!("placement {}", spec.placement.as_str()));
+    }
+    if all.is_empty() {
+        "nothing of its place".to_owned()
+    } else {
+        all.join(", ")
+    }
 }
 
 /// Reads `VOLUME` or `NAME=VOLUME`, several.

@@ -12,6 +12,7 @@ pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod node;
 pub(crate) mod policy;
+pub(crate) mod quota;
 pub(crate) mod server;
 pub(crate) mod tenant;
 pub(crate) mod token;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::node::{JoinError, NodeOptions};
 use tokio_util::sync::CancellationToken;
-use vocabulary::api::{JoinToken, JoinTokenCreate, Node, NodeDrain};
+use vocabulary::api::{JoinToken, JoinTokenCreate, Node, NodeDedicate, NodeDrain};
 use vocabulary::plan::NodePlace;
 
 use crate::app::App;
@@ -57,6 +57,20 @@ pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
         }
         NodeVerb::Drain { node, deadline, wait } => drain(app, &node, deadline, wait).await,
         NodeVerb::Undrain { node } => act(app, &node, "resume").await,
+        NodeVerb::Dedicate { node, tenant, .. } => {
+            let client = app.client()?;
+            let node = app.node(&client, &node).await?;
+            let tenant = match tenant {
+                Some(tenant) => Some(app.tenant(&client, &tenant).await?),
+                None => None,
+            };
+            let call = Call::new(
+                reqwest::Method::PUT,
+                format!("/v1/nodes/{}/tenant", node.id),
+            )
+            .json(&NodeDedicate { tenant })?;
+            done(app, &client, &call).await
+        }
         NodeVerb::Revoke { node, yes } => {
             let client = app.client()?;
             let node = app.node(&client, &node).await?;
@@ -156,8 +170,11 @@ async fn drain(app: &App, node: &str, deadline_s: Option<u64>, wait: bool) -> Re
     let client = app.client()?;
     let node = app.node(&client, node).await?;
     done(app, &client, &Call::post(format!("/v1/nodes/{}/drain", node.id), &NodeDrain { deadline_s })?).await?;
+    if !wait {
+        return Ok(());
+    }
     let mut said = None;
-    while wait {
+    loop {
         let now: Node = client.send(&Call::get(format!("/v1/nodes/{}", node.id)), None).await?;
         // Somebody may have ended the drain meanwhile: then it never empties.
         if now.state == "alive" || now.state == "revoked" {
@@ -177,7 +194,6 @@ async fn drain(app: &App, node: &str, deadline_s: Option<u64>, wait: bool) -> Re
             }
         }
     }
-    Ok(())
 }
 
 /// One line about a node that empties.
@@ -205,6 +221,7 @@ fn show(app: &App, node: &Node) -> Result<(), CliError> {
         ("last seen", node.last_seen.map_or_else(|| "never".to_owned(), |time| time.to_string())),
         ("jobs", node.jobs.to_string()),
         ("drain", if node.state == "draining" { drain_progress(node) } else { "none".to_owned() }),
+        ("set apart", node.dedicated.map_or_else(|| "for nobody".to_owned(), |tenant| format!("for tenant {tenant}"))),
         ("place", format!("region {}, jurisdiction {}, as its join token said", node.place.region, node.place.jurisdiction)),
         ("labels", if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }),
         ("evidence", "none: trust 0; what follows is the node's own word".to_owned()),

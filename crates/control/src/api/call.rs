@@ -123,6 +123,34 @@ impl<A> Call<A> {
             answer: serde_json::to_vec(answer).map_err(Failure::internal)?,
         }))
     }
+    /// What this request was answered the first time, with the index of its first entry, if it is a repeated one.
+    pub(crate) async fn replayed<T: serde::de::DeserializeOwned>(
+        &self,
+    ) -> Result<Option<(u64, T)>, Failure> {
+        let Some(key) = &self.idempotency else {
+            return Ok(None);
+        };
+        let member = self.member()?;
+        let hash = self.request_hash(member)?;
+        let found = self
+            .control
+            .store
+            .replay(member.owner(), member.principal, key, hash.as_bytes())
+            .await
+            .map_err(commit_failure)?;
+        let Some(committed) = found else {
+            return Ok(None);
+        };
+        let index = committed.audit_indexes.first().copied().unwrap_or_default();
+        committed
+            .replayed
+            .map(|first| {
+                serde_json::from_slice(&first)
+                    .map(|answer| (index, answer))
+                    .map_err(Failure::internal)
+            })
+            .transpose()
+    }
     /// The member who calls.
     pub(crate) fn member(&self) -> Result<&Member, Failure> {
         self.caller.as_ref().ok_or_else(|| Failure::new(ErrorCode::Unauthenticated, "no valid token"))

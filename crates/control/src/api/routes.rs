@@ -6,7 +6,7 @@ use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -32,6 +32,7 @@ pub(crate) fn table() -> Table {
     table.component::<api::Project>();
     table.component::<api::TokenInfo>();
     table.component::<api::Volume>();
+    table.component::<vocabulary::quota::Quota>();
     table.get(Words("GET", "/v1/whoami", "whoami_show", "Shows who the credential is"), &[], people::whoami);
     table.get(Words("POST", "/v1/logout", "token_logout", "Revokes the credential's own token"), &[], people::logout);
     table.json(Words("POST", "/v1/step-ups/{id}", "step_up_confirm", "Confirms a pending request with a fresh code"), &[], people::confirm);
@@ -48,10 +49,15 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/nodes/{id}", "node_show", "Shows a node"), &[], node::show);
     table.json(Words("POST", "/v1/nodes/{id}/drain", "node_drain", "Gives the node no new jobs, and sends its jobs away at a deadline"), &[], node::drain);
     table.get(Words("POST", "/v1/nodes/{id}/resume", "node_resume", "Gives the node jobs again"), &[], node::resume);
+    table.json(Words("PUT", "/v1/nodes/{id}/tenant", "node_dedicate", "Sets the node apart for a tenant"), &[], node::dedicate);
     table.get(Words("POST", "/v1/nodes/{id}/revoke", "node_revoke", "Revokes the node for good"), &[], node::revoke);
 
     table.json(Words("POST", "/v1/projects", "project_create", "Makes a project"), &[], tenant::project_create);
     table.get(Words("GET", "/v1/projects", "project_list", "Lists projects"), PAGE_QUERY, tenant::project_list);
+    table.get(Words("GET", "/v1/tenants/{id}/quota", "tenant_quota_show", "Shows a tenant's limits"), &[], quota::tenant_show);
+    table.json(Words("PUT", "/v1/tenants/{id}/quota", "tenant_quota_set", "Sets a tenant's limits"), &[], quota::tenant_set);
+    table.json(Words("PUT", "/v1/projects/{id}/quota", "project_quota_set", "Sets a project's limits"), &[], quota::project_set);
+    table.get(Words("GET", "/v1/quotas", "quota_list", "Lists the limits of the tenant and of its projects"), &[], quota::list);
     table.json(Words("POST", "/v1/users", "user_create", "Invites a user"), &[], people::user_create);
     table.json(Words("POST", "/v1/service-accounts", "service_account_create", "Makes a service account"), &[], people::service_account_create);
     table.get(Words("GET", "/v1/principals", "principal_list", "Lists users and service accounts"), PAGE_QUERY, people::list);

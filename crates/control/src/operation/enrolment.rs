@@ -128,6 +128,7 @@ pub(crate) async fn enrol(call: Call<Public>, Json(request): Json<NodeEnrol>) ->
         lost: false,
         drain_until: None,
         dedicated: None,
+        dedicated_entry: None,
     };
     let node = Put::json(SYSTEM_OWNER, Kind::NODE, id, Expect::Absent, &row).map_err(Failure::internal)?.name(&row.name);
     let spent = entry(Event::TokenSpent { token, token_kind: EntryTokenKind::Join })?;

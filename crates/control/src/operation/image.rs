@@ -16,6 +16,7 @@ use store::blobs::Upload;
 use store::{BlobError, BlobPath, Expect, Kind, Page, Put, Transaction};
 use vocabulary::api::{self, Image, ImageCreate};
 use vocabulary::plan::{BlobRef, ImageBlobs};
+use vocabulary::quota::QuotaUse;
 use vocabulary::{ErrorCode, ImageId, Sha256Digest, TenantId};
 
 use crate::api::call::Call;
@@ -23,7 +24,8 @@ use crate::api::problem::Failure;
 use crate::api::table::Raw;
 use crate::limits::{IMAGE_BLOBS_MAX, IMAGE_BYTES_MAX, MANIFEST_MAX, STREAM_IDLE_TIMEOUT};
 use crate::operation::object::blob_failure;
-use crate::operation::{commit, page, paged};
+use crate::operation::{page, paged};
+use crate::quota::commit_within;
 use crate::row::{FORMAT, ImageRow};
 use crate::state::{Control, actor, fresh};
 
@@ -221,8 +223,23 @@ pub(crate) async fn create(call: Call<ImageImport>, request: ImageCreate) -> Res
     let event = Event::ImageImported { image: row.id, digest: row.manifest, name: row.name.clone() };
     let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(ImageImport::NAME), event)?;
     let put = put.name(&row.name).link(link(&row.manifest));
-    let (index, _) = commit(&call, transaction.with(put).entry(entry)).await?;
-    Ok(Image { audit_index: Some(index), ..shown(row) })
+    let asked = QuotaUse {
+        images: 1,
+        ..QuotaUse::default()
+    };
+    let (index, image) = commit_within(
+        &call,
+        tenant.tenant,
+        None,
+        &asked,
+        transaction.with(put).entry(entry),
+        shown(row),
+    )
+    .await?;
+    Ok(Image {
+        audit_index: Some(index),
+        ..image
+    })
 }
 
 /// Checks that the blobs are those of the manifest, all there, with their sizes. Returns the sum of the sizes.

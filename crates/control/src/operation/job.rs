@@ -15,8 +15,9 @@ use crate::admission::{check_spec, check_volume};
 use crate::api::call::Call;
 use crate::api::problem::Failure;
 use crate::operation::volume::resource;
-use crate::operation::{commit_create, done, page, paged};
+use crate::operation::{done, page, paged};
 use crate::planner::{JobRow, Placing, ReceiptRow};
+use crate::quota::{asked_by, commit_within};
 use crate::row::{FORMAT, VolumeRow};
 use crate::state::{Control, actor, fresh};
 
@@ -28,7 +29,7 @@ impl Control {
     }
 
     /// Why a waiting job is on no node.
-    async fn misfits(&self, job: &JobRow) -> Result<Vec<Misfit>, Failure> {
+    async fn misfits(&self, job: &JobRow) -> Result<(Vec<Misfit>, Option<String>), Failure> {
         let rows = self.node_rows().await?;
         let mut placed = Vec::new();
         for (_, row) in &rows {
@@ -46,10 +47,24 @@ impl Control {
         }
         let data = self.data_rules(job).await?;
         let views = self.views(rows.iter().map(|(_, row)| row));
-        Ok(Placing::new(&views, &placed).choose(job, &data, crate::clock::now()).err().unwrap_or_default())
+        let limits = self.run_limits().await?;
+        let placing = Placing::new(&views, &limits, &placed);
+        Ok((
+            placing
+                .choose(job, &data, crate::clock::now())
+                .err()
+                .unwrap_or_default(),
+            placing.held_back(job),
+        ))
     }
 
-    fn shown_job(&self, job: JobRow, revision: u64, node_name: Option<Name>, misfits: Vec<Misfit>) -> Job {
+    fn shown_job(
+        &self,
+        job: JobRow,
+        revision: u64,
+        node_name: Option<Name>,
+        (misfits, held_back): (Vec<Misfit>, Option<String>),
+    ) -> Job {
         let last = job.attempts.last();
         let report = last.map(|attempt| {
             let mut report = attempt.ended.as_ref().map_or_else(|| attempt.report.clone(), |ended| ended.report.clone());
@@ -68,6 +83,7 @@ impl Control {
             node_name,
             report,
             misfits,
+            held_back,
             exit: job.exit.clone(),
             receipt_ready: matches!(job.receipt, Some(ReceiptRow::Ready(_))),
             created: job.created,
@@ -127,8 +143,17 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
     // The receipt will name the set under which the job was placed.
     control.record_policy(tenant.tenant, call.now).await?;
     let put = job.put(Expect::Absent)?;
-    let shown = control.shown_job(job, 1, None, Vec::new());
-    let (index, shown) = commit_create(&call, Transaction::new().with(put).entry(entry), shown).await?;
+    let (project, asked) = (job.project, asked_by(&job));
+    let shown = control.shown_job(job, 1, None, (Vec::new(), None));
+    let (index, shown) = commit_within(
+        &call,
+        tenant.tenant,
+        Some(project),
+        &asked,
+        Transaction::new().with(put).entry(entry),
+        shown,
+    )
+    .await?;
     control.fleet.wake.notify_one();
     Ok(Job { audit_index: Some(index), ..shown })
 }
@@ -183,7 +208,11 @@ pub(crate) async fn list(call: Call<JobList>) -> Result<api::Page<Job>, Failure>
                 }
             },
         };
-        found_jobs.insert(stored.id, call.control.shown_job(job, stored.revision, name, Vec::new()));
+        found_jobs.insert(
+            stored.id,
+            call.control
+                .shown_job(job, stored.revision, name, (Vec::new(), None)),
+        );
     }
     Ok(paged(found, |row| row.id, |row| found_jobs.get(&row.id).cloned()))
 }
@@ -193,7 +222,7 @@ pub(crate) async fn show(call: Call<JobView>) -> Result<Job, Failure> {
     let tenant = call.tenant()?;
     let (revision, job) = call.control.job(tenant.tenant, call.id("id")?).await?;
     call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
-    let misfits = if job.exit.is_none() && job.live().is_none() { call.control.misfits(&job).await? } else { Vec::new() };
+    let misfits = if job.exit.is_none() && job.live().is_none() { call.control.misfits(&job).await? } else { (Vec::new(), None) };
     let name = call.control.node_name(&job).await?;
     Ok(call.control.shown_job(job, revision, name, misfits))
 }

@@ -14,6 +14,7 @@ pub(crate) mod node;
 pub(crate) mod object;
 pub(crate) mod people;
 pub(crate) mod policy_explain;
+pub(crate) mod quota;
 pub(crate) mod statement;
 pub(crate) mod tenant;
 pub(crate) mod token;

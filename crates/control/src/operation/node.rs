@@ -1,7 +1,9 @@
 //! Nodes as operators see and steer them.
 
 use audit::{Event, Outcome};
-use policy::action::{NodeDrain, NodeList, NodeResume, NodeRevoke, NodeView as ViewAction};
+use policy::action::{
+    NodeDedicate, NodeDrain, NodeList, NodeResume, NodeRevoke, NodeView as ViewAction,
+};
 use policy::{Action, Resource};
 use store::{Expect, Kind, Mutation, Page, Put, Revoked, Transaction};
 use vocabulary::api::{self, Done, Node, PrincipalKind};
@@ -233,6 +235,53 @@ async fn drained<A: Action>(call: Call<A>, drained: bool, until: Option<UnixTime
             row.drain_until = until;
             let event = Event::NodeDrained { node: row.id, drained, until };
             Ok(vec![control.entry(call.now, SYSTEM_OWNER, actor(member), call.source(), Outcome::Success, Some(A::NAME), event)?])
+        })
+        .await?;
+    control.fleet.wake.notify_one();
+    Ok(done(index, &[]))
+}
+
+/// Sets a node apart for a tenant: nobody else's jobs are placed on it any more; those that are there go on, and a job that
+/// demands its own node waits for their end.
+pub(crate) async fn dedicate(
+    call: Call<NodeDedicate>,
+    request: api::NodeDedicate,
+) -> Result<Done, Failure> {
+    let (_, row) = decided(&call, false).await?;
+    if row.revoked {
+        return Err(Failure::new(
+            ErrorCode::WrongState,
+            "the node is revoked, which is for good",
+        ));
+    }
+    let member = call.member()?;
+    let control = &call.control;
+    if let Some(tenant) = request.tenant
+        && control.tenant(tenant).await?.is_none()
+    {
+        return Err(Failure::new(
+            ErrorCode::NotFound,
+            "`tenant`: there is no such tenant",
+        ));
+    }
+    let index = control
+        .change_node(row.id, call.now, |row| {
+            row.dedicated = request.tenant;
+            let event = Event::NodeDedicated {
+                node: row.id,
+                dedicated: request.tenant,
+            };
+            let entry = control.entry(
+                call.now,
+                SYSTEM_OWNER,
+                actor(member),
+                call.source(),
+                Outcome::Success,
+                Some(NodeDedicate::NAME),
+                event,
+            )?;
+            row.dedicated_entry = request.tenant.map(|_| entry.id);
+            Ok(vec![entry])
         })
         .await?;
     control.fleet.wake.notify_one();

@@ -44,10 +44,8 @@ pub const fn final_state(reason: ExitReason) -> JobState {
 /// Whether a job whose attempt ended for this reason is placed again: the cause lies with the machine, nobody asked the job
 /// to stop, and its spec allows another start.
 pub fn may_run_again(job: &JobRow, reason: ExitReason) -> bool {
-    let machine = matches!(
-        reason,
-        ExitReason::NodeLost | ExitReason::LeaseEnded | ExitReason::SupervisorLost | ExitReason::Reboot | ExitReason::Evicted
-    );
+    let machine =
+        matches!(reason, ExitReason::NodeLost | ExitReason::LeaseEnded | ExitReason::SupervisorLost | ExitReason::Reboot | ExitReason::Evicted);
     machine && job.desired == Desired::Run && u32::try_from(job.attempts.len()).is_ok_and(|attempts| attempts <= job.spec.restarts)
 }
 
@@ -156,6 +154,7 @@ pub fn put_on(job: &mut JobRow, node: NodeId, run_lease: LeaseId, entry: EntryId
         ended: None,
         finished_entry: None,
         evicted: None,
+        dedicated_entry: None,
     });
     Some(attempt)
 }

@@ -6,7 +6,7 @@ use vocabulary::api::Misfit;
 use vocabulary::job::Placement;
 use vocabulary::label::Jurisdictions;
 use vocabulary::plan::{NodeFacts, NodePlace};
-use vocabulary::{Name, NodeId, Region, TenantId, UnixTime, VolumeId};
+use vocabulary::{Name, NodeId, ProjectId, Region, TenantId, UnixTime, VolumeId};
 
 use super::JobRow;
 use crate::limits::{NODE_LOST_MS, PLAN_SPECS_MAX};
@@ -93,17 +93,42 @@ pub fn usage<'a>(jobs: impl IntoIterator<Item = &'a JobRow>) -> BTreeMap<NodeId,
     used
 }
 
+/// How many jobs may run at once; who is absent has no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    pub tenants: BTreeMap<TenantId, u64>,
+    pub projects: BTreeMap<ProjectId, u64>,
+}
+
 /// A round of placements: what is given away in it counts for the jobs that come after.
 #[derive(Debug)]
 pub struct Placing<'a> {
     nodes: &'a [NodeView],
     used: BTreeMap<NodeId, Used>,
+    limits: &'a RunLimits,
+    of_tenant: BTreeMap<TenantId, u64>,
+    of_project: BTreeMap<ProjectId, u64>,
 }
 
 impl<'a> Placing<'a> {
     /// Begins a round with these nodes; `jobs` has every job with a live attempt.
-    pub fn new(nodes: &'a [NodeView], jobs: impl IntoIterator<Item = &'a JobRow>) -> Self {
-        Self { nodes, used: usage(jobs) }
+    pub fn new(nodes: &'a [NodeView], limits: &'a RunLimits, jobs: impl IntoIterator<Item = &'a JobRow>) -> Self {
+        let mut round = Self { nodes, used: BTreeMap::new(), limits, of_tenant: BTreeMap::new(), of_project: BTreeMap::new() };
+        for job in jobs {
+            if let Some(attempt) = job.live() {
+                round.took(attempt.node, job);
+            }
+        }
+        round
+    }
+    /// Why a job is not placed anywhere though it may fit: its tenant or project has as many jobs on nodes as it may.
+    pub fn held_back(&self, job: &JobRow) -> Option<String> {
+        let tenant = (self.limits.tenants.get(&job.tenant), self.of_tenant.get(&job.tenant), "the tenant");
+        let project = (self.limits.projects.get(&job.project), self.of_project.get(&job.project), "the project");
+        [tenant, project].into_iter().find_map(|(limit, running, whose)| {
+            let (limit, running) = (*limit?, running.copied().unwrap_or(0));
+            (running >= limit).then(|| format!("quota `running_jobs` of {whose}: {running} of {limit} run"))
+        })
     }
     /// The node for a waiting job, or why there is none.
     pub fn choose(&self, job: &JobRow, data: &[DataRule], now: UnixTime) -> Result<NodeId, Vec<Misfit>> {
@@ -112,19 +137,16 @@ impl<'a> Placing<'a> {
     /// Counts a placement in.
     pub fn took(&mut self, node: NodeId, job: &JobRow) {
         self.used.entry(node).or_default().take(job);
+        let one_more = |count: &mut u64| *count = count.saturating_add(1);
+        one_more(self.of_tenant.entry(job.tenant).or_default());
+        one_more(self.of_project.entry(job.project).or_default());
     }
 }
 
 /// Finds a node for a job, or says which constraint failed on which node.
 ///
 /// Among the nodes that fit it takes the one with the most free memory, ties by id: the same state gives the same answer.
-pub fn place(
-    job: &JobRow,
-    data: &[DataRule],
-    nodes: &[NodeView],
-    used: &BTreeMap<NodeId, Used>,
-    now: UnixTime,
-) -> Result<NodeId, Vec<Misfit>> {
+pub fn place(job: &JobRow, data: &[DataRule], nodes: &[NodeView], used: &BTreeMap<NodeId, Used>, now: UnixTime) -> Result<NodeId, Vec<Misfit>> {
     let nothing = Used::default();
     let mut best: Option<(u64, NodeId)> = None;
     let mut misfits = Vec::new();
@@ -230,4 +252,3 @@ fn apart(job: &JobRow, node: &NodeView, taken: &Used) -> Option<&'static str> {
 fn list(jurisdictions: &Jurisdictions) -> String {
     jurisdictions.iter().map(vocabulary::Jurisdiction::as_str).collect::<Vec<_>>().join(" or ")
 }
-

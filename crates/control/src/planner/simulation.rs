@@ -36,6 +36,7 @@ struct Brain {
     /// The jobs whose attempts count as holding something.
     holds: fn(&JobRow) -> bool,
     choose: fn(&Placing<'_>, &JobRow, UnixTime) -> Result<NodeId, Vec<Misfit>>,
+    held_back: fn(&Placing<'_>, &JobRow) -> Option<String>,
     evictable: fn(&JobRow, Option<UnixTime>, UnixTime) -> bool,
     planned: fn(NodeId, &[&JobRow]) -> Vec<PlannedJob>,
     next_plan: NextPlan,
@@ -55,6 +56,7 @@ impl Brain {
         view: |view| view,
         holds: |_| true,
         choose: |placing, job, now| placing.choose(job, NO_DATA, now),
+        held_back: |placing, job| placing.held_back(job),
         evictable: super::evictable,
         planned: |node, jobs| super::planned_jobs(node, jobs.iter().copied()),
         next_plan: super::next_plan,
@@ -196,6 +198,17 @@ fn a_node_of_ones_own_is_ones_own() {
         placing.choose(&shared, NO_DATA, now)
     }
     found_out(&Brain { choose: sharing, ..Brain::REAL }, "own node");
+}
+
+#[test]
+fn a_quota_of_running_jobs_is_kept() {
+    found_out(
+        &Brain {
+            held_back: |_, _| None,
+            ..Brain::REAL
+        },
+        "beyond the quota",
+    );
 }
 
 #[test]

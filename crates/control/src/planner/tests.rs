@@ -94,6 +94,7 @@ fn job(state: JobState, attempts: usize) -> JobRow {
                 ended: None,
                 finished_entry: None,
                 evicted: None,
+                dedicated_entry: None,
             })
             .collect(),
         exit: None,
@@ -114,14 +115,8 @@ fn every_constraint_is_named_on_its_node() {
         change(&mut spec);
         spec
     };
-    assert_eq!(
-        misfit_of(&asks(|s| s.region = Some("us-east".parse().unwrap())), &[], eu()),
-        "region is eu-central, the job asks for us-east"
-    );
-    assert_eq!(
-        misfit_of(&asks(|s| s.jurisdictions = ["CH".parse().unwrap()].into()), &[], eu()),
-        "jurisdiction is EU, the job asks for CH"
-    );
+    assert_eq!(misfit_of(&asks(|s| s.region = Some("us-east".parse().unwrap())), &[], eu()), "region is eu-central, the job asks for us-east");
+    assert_eq!(misfit_of(&asks(|s| s.jurisdictions = ["CH".parse().unwrap()].into()), &[], eu()), "jurisdiction is EU, the job asks for CH");
     assert!(misfit_of(&asks(|s| s.node_labels = [("disk".into(), "slow".into())].into()), &[], eu()).contains("fast"));
     assert!(misfit_of(&asks(|s| s.node_labels = [("gpu".into(), "h200".into())].into()), &[], eu()).contains("absent"));
     assert!(misfit_of(&asks(|s| s.gpus = 1), &[], eu()).starts_with("gpus: 0 of 0 free"));
@@ -198,7 +193,9 @@ fn tenants_are_apart_where_somebody_demands_it() {
     let own = || JobRow { spec: JobSpec { placement: Placement::OwnNode, ..spec() }, ..job(JobState::Pending, 0) };
     let shared = || job(JobState::Pending, 0);
     let set_apart = |tenant| NodeView { dedicated: Some(tenant), ..node(1, "eu-central", "EU") };
-    let why = |job: &JobRow, node: NodeView, there: &[&JobRow]| place(job, &[], &[node], &usage(there.iter().copied()), NOW).err().map(|mut all| all.remove(0).constraint);
+    let why = |job: &JobRow, node: NodeView, there: &[&JobRow]| {
+        place(job, &[], &[node], &usage(there.iter().copied()), NOW).err().map(|mut all| all.remove(0).constraint)
+    };
     assert_eq!(why(&own(), set_apart(mine), &[]), None);
     assert_eq!(why(&shared(), set_apart(mine), &[]), None);
     assert!(why(&own(), node(1, "eu-central", "EU"), &[]).unwrap().contains("set apart for no tenant"));
@@ -215,6 +212,28 @@ fn tenants_are_apart_where_somebody_demands_it() {
     let stranger = JobRow { tenant: other, ..shared() };
     assert!(why(&stranger, node(1, "eu-central", "EU"), &[&running]).unwrap().contains("demands the node for its own tenant"));
     assert_eq!(why(&shared(), node(1, "eu-central", "EU"), &[&running]), None);
+}
+
+#[test]
+fn a_quota_holds_back_what_would_fit() {
+    let (running, waiting) = (job(JobState::Running, 1), job(JobState::Pending, 0));
+    let nodes = [node(1, "eu-central", "EU")];
+    let limits = |tenant, project| RunLimits {
+        tenants: BTreeMap::from([(TenantId::from_bytes([1; 16]), tenant)]),
+        projects: BTreeMap::from([(ProjectId::from_bytes([2; 16]), project)]),
+    };
+    let why = |limits: &RunLimits, there: &[&JobRow]| Placing::new(&nodes, limits, there.iter().copied()).held_back(&waiting);
+    assert_eq!(why(&limits(2, 2), &[&running]), None);
+    assert_eq!(why(&limits(1, 2), &[&running]).unwrap(), "quota `running_jobs` of the tenant: 1 of 1 run");
+    assert_eq!(why(&limits(2, 1), &[&running]).unwrap(), "quota `running_jobs` of the project: 1 of 1 run");
+    assert!(why(&limits(0, 1), &[]).unwrap().contains("0 of 0"));
+    assert_eq!(why(&RunLimits::default(), &[&running]), None);
+    // What is placed in a round counts for the rest of it.
+    let limits = limits(1, 9);
+    let mut round = Placing::new(&nodes, &limits, []);
+    assert_eq!(round.held_back(&waiting), None);
+    round.took(NodeId::from_bytes([1; 16]), &waiting);
+    assert!(round.held_back(&waiting).is_some());
 }
 
 #[test]

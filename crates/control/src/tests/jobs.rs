@@ -15,7 +15,7 @@ use crate::{clock, planner};
 const IMAGE: Sha256Digest = Sha256Digest::from_bytes([7; 32]);
 
 /// An image as its import leaves it; its blobs are of no matter here.
-async fn image(world: &World, tenant: &Tenant) {
+pub(super) async fn image(world: &World, tenant: &Tenant) {
     let (control, now) = (world.control(), clock::now());
     if control.store.list(tenant.id, store::Kind::IMAGE, store::Page::first(1)).await.unwrap().items.is_empty() {
         let row = ImageRow {
@@ -41,7 +41,7 @@ fn spec() -> JobSpec {
     .unwrap()
 }
 
-async fn submit(world: &World, tenant: &Tenant, change: impl Fn(&mut JobSpec)) -> Result<Job, vocabulary::Problem> {
+pub(super) async fn submit(world: &World, tenant: &Tenant, change: impl Fn(&mut JobSpec)) -> Result<Job, vocabulary::Problem> {
     let mut spec = spec();
     change(&mut spec);
     world.post("/v1/jobs", &tenant.token, &serde_json::json!({"project": tenant.project, "spec": spec})).await
@@ -63,7 +63,7 @@ fn said(attempt: AttemptId, state: JobState) -> AttemptReport {
     AttemptReport { attempt, state, progress: None, exit: None, isolation: None, since: clock::now() }
 }
 
-fn ended(attempt: AttemptId, reason: ExitReason) -> AttemptReport {
+pub(super) fn ended(attempt: AttemptId, reason: ExitReason) -> AttemptReport {
     let exit = Exit {
         reason,
         code: Some(0),
@@ -78,12 +78,12 @@ fn ended(attempt: AttemptId, reason: ExitReason) -> AttemptReport {
     AttemptReport { exit: Some(exit), ..said(attempt, planner::final_state(reason)) }
 }
 
-async fn show(world: &World, tenant: &Tenant, job: JobId) -> Job {
+pub(super) async fn show(world: &World, tenant: &Tenant, job: JobId) -> Job {
     world.get(&format!("/v1/jobs/{job}"), &tenant.token).await.unwrap()
 }
 
 /// Changes a row as time would have left it, and looks at once.
-async fn aged(world: &World, tenant: &Tenant, job: JobId, change: impl Fn(&mut JobRow)) {
+pub(super) async fn aged(world: &World, tenant: &Tenant, job: JobId, change: impl Fn(&mut JobRow)) {
     let (control, now) = (world.control(), clock::now());
     control
         .change_job(tenant.id, job, now, |row| {
@@ -95,7 +95,7 @@ async fn aged(world: &World, tenant: &Tenant, job: JobId, change: impl Fn(&mut J
     Driver::new(now).tick(control, now).await.ok();
 }
 
-fn ago(millis: u64) -> UnixTime {
+pub(super) fn ago(millis: u64) -> UnixTime {
     UnixTime::from_millis(clock::now().millis() - millis)
 }
 

@@ -93,7 +93,24 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
             let place = json!({ "region": "eu-central", "jurisdiction": "EU", "labels": {} });
             (vec![], Some(json!({ "name": "node-1", "place": place, "lifetime_s": 600 })))
         }
-        "node_drain" => (vec![("id", thing("nobody"))], Some(json!({ "deadline_s": 600 }))),
+        "quota_list" => (vec![], None),
+        "tenant_quota_show" => (vec![("id", thing("tenant"))], None),
+        "tenant_quota_set" => (
+            vec![("id", thing("tenant"))],
+            Some(json!({ "queued_jobs": 100, "images": 50 })),
+        ),
+        "project_quota_set" => (
+            vec![("id", thing("project"))],
+            Some(json!({ "running_jobs": 10 })),
+        ),
+        "node_dedicate" => (
+            vec![("id", thing("nobody"))],
+            Some(json!({ "tenant": thing("tenant") })),
+        ),
+        "node_drain" => (
+            vec![("id", thing("nobody"))],
+            Some(json!({ "deadline_s": 600 })),
+        ),
         "node_show" | "node_resume" | "node_revoke" => (vec![("id", thing("nobody"))], None),
         "project_create" => (vec![], Some(json!({ "name": "speech" }))),
         "user_create" => (vec![], Some(json!({ "name": "dave", "roles": ["viewer"], "clearance": "internal" }))),

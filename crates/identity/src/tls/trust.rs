@@ -148,6 +148,10 @@ fn no_tls12() -> Error {
 
 /// The refusal travels inside rustls' error, so that logs and tests see which rule refused.
 fn refused(refusal: PeerRefusal) -> Error {
+    // Named to the peer by the alert, so that it can say what to do.
+    if refusal == PeerRefusal::Revoked {
+        return Error::InvalidCertificate(CertificateError::Revoked);
+    }
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
 
@@ -157,7 +161,10 @@ fn refused(refusal: PeerRefusal) -> Error {
 )]
 pub(super) fn refusal_of(error: &Error) -> Option<&PeerRefusal> {
     match error {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.downcast_ref(),
+        Error::InvalidCertificate(CertificateError::Revoked) => Some(&PeerRefusal::Revoked),
+        Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+            inner.downcast_ref()
+        }
         _ => None,
     }
 }

@@ -288,6 +288,7 @@ impl World {
                     run_lease,
                     run_lease_ms: 900_000,
                     policy_epoch: 5,
+                    demands: vocabulary::job::PlaceDemands::default(),
                 },
                 true,
             ),

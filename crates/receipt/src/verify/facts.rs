@@ -2,6 +2,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "each search takes one kind of entry; all others, future ones too, prove nothing here")]
 
 use audit::event::{Event, Evidence};
+use vocabulary::job::{PlaceDemands, Placement};
 use vocabulary::lease::{LeaseHolder, LeaseMode};
 use vocabulary::{NodeId, Sha256Digest, UnixTime};
 
@@ -157,8 +158,8 @@ pub(super) fn job(
     lines.check("the image that ran is the one that was submitted", Tool::Script, outcome)?;
     ran(lines, command, statement)?;
     let placed = log.find(|event| match event {
-        Event::JobPlaced { attempt, node, region, jurisdiction, run_lease, .. } if *attempt == record.attempt => {
-            Some((*node, region.clone(), jurisdiction.clone(), *run_lease))
+        Event::JobPlaced { attempt, node, region, jurisdiction, run_lease, demands, .. } if *attempt == record.attempt => {
+            Some(((*node, region.clone(), jurisdiction.clone(), *run_lease), demands.clone()))
         }
         _ => None,
     });
@@ -169,18 +170,114 @@ pub(super) fn job(
         }
         _ => false,
     });
-    let outcome = match placed {
-        Some((index, ..)) if index < submission || finished.index < index => {
+    let outcome = match &placed {
+        Some((index, ..)) if *index < submission || finished.index < *index => {
             Err("submission, placement and end are logged in an impossible order".to_owned())
         }
-        Some((_, _, found)) if found == (node, region.clone(), jurisdiction.clone(), statement.run_lease) && enrolled => {
+        Some((_, _, (found, _))) if *found == (node, region.clone(), jurisdiction.clone(), statement.run_lease) && enrolled => {
             Ok(((), format!("region {region}, jurisdiction {jurisdiction}, run lease {}", statement.run_lease)))
         }
         Some(_) | None => Err("node, region, jurisdiction or run lease differ from the log".to_owned()),
     };
     lines.check("the attempt was placed on this node, enrolled for this region", Tool::Script, outcome)?;
+    if let Some((index, _, (_, demands))) = &placed {
+        demanded(lines, log, record, statement, *index, demands)?;
+    }
     let detail = format!("claimed (grade G0): nobody measured where node {node} stands");
     lines.add(&format!("the machine stands in {region}"), Verdict::NotChecked, Tool::OursOnly, detail);
+    Some(())
+}
+
+/// What the job demanded of its place, against what the node was enrolled with and set apart for.
+fn demanded(
+    lines: &mut Lines,
+    log: &Logged,
+    record: &Record,
+    statement: &Statement,
+    placed: u64,
+    demands: &PlaceDemands,
+) -> Option<()> {
+    if demands.is_none() {
+        return Some(());
+    }
+    let mut said = Vec::new();
+    said.extend(
+        demands
+            .region
+            .iter()
+            .map(|region| format!("region {region}")),
+    );
+    if !demands.jurisdictions.is_empty() {
+        let all: Vec<&str> = demands
+            .jurisdictions
+            .iter()
+            .map(vocabulary::Jurisdiction::as_str)
+            .collect();
+        said.push(format!("jurisdiction {}", all.join(" or ")));
+    }
+    said.extend(
+        demands
+            .node_labels
+            .iter()
+            .map(|(key, value)| format!("label {key}={value}")),
+    );
+    if demands.placement == Placement::OwnNode {
+        said.push("a node of the tenant's own".to_owned());
+    }
+    let said = said
+        .join(", ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(400)
+        .collect::<String>();
+    let labels = log.any(|event| match event {
+        Event::NodeEnrolled { node, place, .. } if *node == statement.node => demands
+            .node_labels
+            .iter()
+            .all(|(key, value)| place.labels.get(key) == Some(value)),
+        _ => false,
+    });
+    let region = demands
+        .region
+        .as_ref()
+        .is_none_or(|region| *region == statement.region);
+    let jurisdiction =
+        demands.jurisdictions.is_empty() || demands.jurisdictions.contains(&statement.jurisdiction);
+    let outcome = if labels && region && jurisdiction {
+        Ok(((), said))
+    } else {
+        Err(format!(
+            "it demanded {said}, and the node was enrolled for something else"
+        ))
+    };
+    lines.check("the place is what the job demanded", Tool::Script, outcome)?;
+    if demands.placement == Placement::OwnNode {
+        let apart = log.find(|event| match event {
+            Event::NodeDedicated { node, dedicated }
+                if *node == statement.node && *dedicated == Some(record.tenant) =>
+            {
+                Some(())
+            }
+            _ => None,
+        });
+        let outcome = match apart {
+            Some((index, ..)) if index < placed => Ok(((), format!("entry {index}; that nothing took it back before the placement shows only in the whole log"))),
+            Some(_) => Err("it was set apart after the placement".to_owned()),
+            None => Err("no entry of it is in the receipt".to_owned()),
+        };
+        lines.check(
+            "an operator had set the node apart for the tenant",
+            Tool::Script,
+            outcome,
+        )?;
+        let detail = "the control plane's word: it places nobody else's job beside one that demands its own node";
+        lines.add(
+            "no job of another tenant ran beside it",
+            Verdict::NotChecked,
+            Tool::OursOnly,
+            detail,
+        );
+    }
     Some(())
 }
 

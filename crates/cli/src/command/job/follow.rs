@@ -272,6 +272,7 @@ mod tests {
             node_name: None,
             report: None,
             misfits: Vec::new(),
+            held_back: None,
             exit: None,
             receipt_ready: false,
             created: UnixTime::from_millis(0),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vocabulary::job::{AttemptId, Exit, Placement};
-use vocabulary::plan::{AttemptReport, Desired, NodeFacts, NodePlan, NodePlace, ReportAnswer, Revocations};
+use vocabulary::plan::{AttemptReport, Desired, NodeFacts, NodePlace, NodePlan, ReportAnswer, Revocations};
 use vocabulary::{DeploymentId, EntryId, JobId, LeaseId, Name, NodeId, Sha256Digest, TenantId, UnixTime};
 
-use super::super::{JobRow, NodeView, Placing, Standing, next_attempt, put_on, standing};
+use super::super::{JobRow, NodeView, Placing, RunLimits, Standing, next_attempt, put_on, standing};
 use super::Brain;
 use super::world::Violation;
 use crate::api::node::{AttemptFacts, Liveness};
@@ -14,6 +14,9 @@ use crate::limits::SEEN_FLUSH_MS;
 
 const BASE_MS: u64 = 1_700_000_000_000;
 const DEPLOYMENT: DeploymentId = DeploymentId::from_bytes([0xde; 16]);
+
+/// The tenant with a quota.
+pub(super) const LIMITED: TenantId = TenantId::from_bytes([0xa0; 16]);
 
 /// A node's row.
 #[derive(Debug, Clone)]
@@ -88,6 +91,8 @@ pub(super) struct Control {
     news: u64,
     placed: Option<(u64, u64)>,
     told: Option<u64>,
+    /// How many jobs of whom may run at once.
+    pub(super) limits: RunLimits,
     // The referee's.
     grants: Vec<Grant>,
     /// Attempts that were over by nothing but silence.
@@ -115,6 +120,7 @@ impl Control {
             news: 0,
             placed: None,
             told: None,
+            limits: RunLimits { tenants: BTreeMap::from([(LIMITED, 2)]), projects: BTreeMap::new() },
             grants: Vec::new(),
             silent: BTreeSet::new(),
             leases: 0,
@@ -243,10 +249,15 @@ impl Control {
         let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
         let views = self.views(&snapshot.nodes, brain);
         let held: Vec<&JobRow> = snapshot.jobs.iter().filter(|job| (brain.holds)(job)).collect();
-        let mut placing = Placing::new(&views, held.iter().copied());
-        let mut all = true;
+        let mut placing = Placing::new(&views, &self.limits, held.iter().copied());
+        let (mut all, mut placed) = (true, Vec::new());
         for job in snapshot.jobs.iter().filter(|job| next_attempt(job).is_some()) {
-            let Ok(node) = (brain.choose)(&placing, job, now) else { continue };
+            if (brain.held_back)(&placing, job).is_some() {
+                continue;
+            }
+            let Ok(node) = (brain.choose)(&placing, job, now) else {
+                continue;
+            };
             let seen = snapshot.nodes.get(&node).map(|row| row.revision);
             if brain.holds_node && self.nodes.get(&node).map(|row| row.revision) != seen {
                 all = false;
@@ -263,10 +274,13 @@ impl Control {
                 return Err(Violation::PlacedAfterStop(job.id));
             }
             self.restarts += u64::from(row.attempts.len() > 1);
+            placed.push((node, job.id));
             placing.took(node, job);
+        }
+        for (node, job) in placed {
             self.changed();
             self.placements += 1;
-            self.fits(job.id, node)?;
+            self.fits(job, node)?;
         }
         // What was read was not the newest, or somebody was faster: it is looked at again.
         self.placed = (all && state.0 == self.changes).then_some(state);
@@ -281,9 +295,15 @@ impl Control {
         }
         let there: Vec<&JobRow> = self.jobs.values().filter(|job| job.live().is_some_and(|attempt| attempt.node == node)).collect();
         let sum = |of: fn(&JobRow) -> u64| there.iter().map(|job| of(job)).sum::<u64>();
-        let room = sum(|job| job.spec.limits.cpu_millis) <= seen.facts.cpu_millis && sum(|job| job.spec.limits.memory_bytes) <= seen.facts.memory_bytes;
+        let room =
+            sum(|job| job.spec.limits.cpu_millis) <= seen.facts.cpu_millis && sum(|job| job.spec.limits.memory_bytes) <= seen.facts.memory_bytes;
         if !room {
             return Err(Violation::Oversubscribed(node));
+        }
+        let running = |job: &&JobRow| job.tenant == LIMITED && job.live().is_some();
+        let count = self.jobs.values().filter(running).count();
+        if self.limits.tenants.get(&LIMITED).is_some_and(|most| u64::try_from(count).unwrap_or(u64::MAX) > *most) {
+            return Err(Violation::BeyondQuota(job));
         }
         let demanded = there.iter().find(|job| job.spec.placement == Placement::OwnNode);
         if let Some(own) = demanded
@@ -321,7 +341,14 @@ impl Control {
     }
 
     /// Takes a node's report.
-    pub(super) fn report(&mut self, brain: &Brain, node: NodeId, facts: &NodeFacts, attempts: &[AttemptReport], true_ms: u64) -> Option<ReportAnswer> {
+    pub(super) fn report(
+        &mut self,
+        brain: &Brain,
+        node: NodeId,
+        facts: &NodeFacts,
+        attempts: &[AttemptReport],
+        true_ms: u64,
+    ) -> Option<ReportAnswer> {
         // The gate lets a revoked node say nothing.
         self.nodes.get(&node).filter(|row| !row.revoked)?;
         let now = self.now(true_ms);

@@ -269,7 +269,8 @@ fn spoken(attempt: AttemptId, local: &Local) -> AttemptReport {
 
 /// A lie about an attempt.
 pub(super) fn lie(attempt: AttemptId, random: &mut Random) -> AttemptReport {
-    let reasons = [ExitReason::Completed, ExitReason::Reboot, ExitReason::Evicted, ExitReason::SupervisorLost, ExitReason::LeaseEnded, ExitReason::NodeLost];
+    let reasons =
+        [ExitReason::Completed, ExitReason::Reboot, ExitReason::Evicted, ExitReason::SupervisorLost, ExitReason::LeaseEnded, ExitReason::NodeLost];
     let states = [JobState::Pending, JobState::Pulling, JobState::Running, JobState::Sealing];
     let over = random.one_in(2);
     let reason = random.pick(&reasons).copied().unwrap_or(ExitReason::Failed);

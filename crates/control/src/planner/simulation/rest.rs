@@ -64,8 +64,9 @@ impl World<'_> {
             return Ok(Some(format!("job {} is {:?}", job.id, job.state())));
         }
         let views = self.control.views(&self.control.nodes, self.brain);
-        let placing = Placing::new(&views, jobs.iter().copied());
-        for job in jobs.iter().filter(|job| next_attempt(job).is_some()) {
+        let placing = Placing::new(&views, &self.control.limits, jobs.iter().copied());
+        // Who is held back by a quota has its reason.
+        for job in jobs.iter().filter(|job| next_attempt(job).is_some() && placing.held_back(job).is_none()) {
             match (self.brain.choose)(&placing, job, now) {
                 Ok(node) => return Ok(Some(format!("job {} fits on node {node}", job.id))),
                 Err(misfits) => {

@@ -152,7 +152,9 @@ impl World<'_> {
                 }
             }
         }
-        if malice.foreign && let Some(other) = random.pick(&all) {
+        if malice.foreign
+            && let Some(other) = random.pick(&all)
+        {
             attempts.push(lie(*other, random));
         }
         if malice.phantom {
@@ -163,7 +165,9 @@ impl World<'_> {
             facts.cpu_millis = random.below(9) * 1_000;
             facts.memory_bytes = random.below(9) << 30;
         }
-        if malice.thief && let Some(wanted) = random.pick(&all).copied() {
+        if malice.thief
+            && let Some(wanted) = random.pick(&all).copied()
+        {
             self.send(node, |node| Event::Key { node, attempt: wanted });
         }
     }

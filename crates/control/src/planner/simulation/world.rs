@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use vocabulary::job::{AttemptId, Exit, ExitReason};
-use vocabulary::plan::{AttemptReport, NodeFacts, NodePlan, NodePlace, ReportAnswer};
+use vocabulary::plan::{AttemptReport, NodeFacts, NodePlace, NodePlan, ReportAnswer};
 use vocabulary::{JobId, Labels, NodeId, TenantId};
 
 use super::super::tests;
 use super::Brain;
-use super::control::{Control, NodeRow, Stage};
+use super::control::{Control, LIMITED, NodeRow, Stage};
 use super::machine::{Deed, Machine, Malice, Phase, RATE_PPM, Sandbox, end, exit};
 use super::random::Random;
 
@@ -23,7 +23,7 @@ pub(super) const OFFSET_MS: u64 = 2_900;
 
 /// One of two tenants.
 pub(super) fn tenant(number: u64) -> TenantId {
-    TenantId::from_bytes([if number == 0 { 0xa0 } else { 0xb0 }; 16])
+    if number == 0 { LIMITED } else { TenantId::from_bytes([0xb0; 16]) }
 }
 
 /// A promise that was broken.
@@ -36,6 +36,7 @@ pub(super) enum Violation {
     NoSuchNode(NodeId),
     Oversubscribed(NodeId),
     NotOwnNode(JobId, NodeId),
+    BeyondQuota(JobId),
     KeyForNobody(AttemptId, NodeId),
     TwoKeys(AttemptId, AttemptId),
     StaysOnDrained(JobId, NodeId),
@@ -54,6 +55,7 @@ impl fmt::Display for Violation {
             Self::NoSuchNode(node) => write!(f, "node {node} does not exist"),
             Self::Oversubscribed(node) => write!(f, "node {node} is oversubscribed"),
             Self::NotOwnNode(job, node) => write!(f, "job {job} demanded its own node and shares {node}"),
+            Self::BeyondQuota(job) => write!(f, "job {job} runs beyond the quota of its tenant"),
             Self::KeyForNobody(attempt, node) => write!(f, "node {node} got a key for {attempt}, which is not live there"),
             Self::TwoKeys(new, old) => write!(f, "a job is alive twice: {new} got a key while {old} held one"),
             Self::StaysOnDrained(job, node) => write!(f, "job {job} stays on a drained node {node} beyond the deadline"),
@@ -111,19 +113,60 @@ pub(super) enum Event {
     Look(u32, Stage),
     Act(u32, Stage),
     ControlStarts,
-    Beat { node: NodeId, run: u32, again: bool },
-    Report { node: NodeId, run: u32, sent: u64, facts: NodeFacts, attempts: Vec<AttemptReport> },
-    Answer { node: NodeId, run: u32, sent: u64, answer: ReportAnswer },
-    Plan { node: NodeId, plan: NodePlan },
-    Key { node: NodeId, attempt: AttemptId },
-    Statement { node: NodeId, attempt: AttemptId, exit: Exit },
-    Opened { node: NodeId, run: u32, attempt: AttemptId },
-    LeaseOver { node: NodeId, run: u32, attempt: AttemptId, deadline: u64 },
+    Beat {
+        node: NodeId,
+        run: u32,
+        again: bool,
+    },
+    Report {
+        node: NodeId,
+        run: u32,
+        sent: u64,
+        facts: NodeFacts,
+        attempts: Vec<AttemptReport>,
+    },
+    Answer {
+        node: NodeId,
+        run: u32,
+        sent: u64,
+        answer: ReportAnswer,
+    },
+    Plan {
+        node: NodeId,
+        plan: NodePlan,
+    },
+    Key {
+        node: NodeId,
+        attempt: AttemptId,
+    },
+    Statement {
+        node: NodeId,
+        attempt: AttemptId,
+        exit: Exit,
+    },
+    Opened {
+        node: NodeId,
+        run: u32,
+        attempt: AttemptId,
+    },
+    LeaseOver {
+        node: NodeId,
+        run: u32,
+        attempt: AttemptId,
+        deadline: u64,
+    },
     /// The program of a sandbox ends by itself, or is stopped.
-    Ends { sandbox: usize, reason: ExitReason },
+    Ends {
+        sandbox: usize,
+        reason: ExitReason,
+    },
     /// Its shim looks at its deadline.
-    Deadline { sandbox: usize },
-    AgentStarts { node: NodeId },
+    Deadline {
+        sandbox: usize,
+    },
+    AgentStarts {
+        node: NodeId,
+    },
     Trouble,
     Submit,
 }
@@ -301,7 +344,9 @@ impl World<'_> {
             Event::Opened { node, run, attempt } => self.opened(node, run, attempt)?,
             Event::LeaseOver { node, run, attempt, deadline } => {
                 let lapsed = self.working(node, run).and_then(|machine| machine.attempts.get_mut(&attempt));
-                if let Some(local) = lapsed.filter(|local| local.lease_ends == Some(deadline) && matches!(local.phase, Phase::Opening | Phase::Waiting)) {
+                if let Some(local) =
+                    lapsed.filter(|local| local.lease_ends == Some(deadline) && matches!(local.phase, Phase::Opening | Phase::Waiting))
+                {
                     end(local, ExitReason::LeaseEnded);
                     self.after(0, Event::Beat { node, run, again: false });
                 }
