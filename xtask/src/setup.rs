@@ -24,6 +24,8 @@ const PACKAGES: &[Package] = &[
     ("procps", "/bin/ps", "the tests look for what was left running"),
     ("bsdutils", "/usr/bin/script", "the terminal in which a test types the quick start"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
+    ("runc", "/usr/sbin/runc", "the tests run every job under it too; the peer of the job-start measurement"),
+    ("crun", "/usr/bin/crun", "the same"),
     ("cpio", "/bin/cpio", "packs that guest's first file system"),
 ];
 
@@ -32,9 +34,6 @@ const DEMO_PACKAGES: &[Package] = &[
     ("mmdebstrap", "/usr/bin/mmdebstrap", "makes the root file system of the demo's image from Debian's packages"),
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "checks the signatures on those packages"),
 ];
-
-/// What the benchmarks compare with.
-const BENCH_PACKAGES: &[Package] = &[("runc", "/usr/sbin/runc", "the peer of the job-start measurement")];
 
 /// The versions that this workspace was tested with: a tool of the build is pinned like a library.
 const NEXTEST: &str = "0.9.143";
@@ -55,7 +54,7 @@ fn user_namespaces() -> anyhow::Result<()> {
 /// For `cargo xtask setup` and `cargo xtask test`.
 pub(crate) fn run() -> anyhow::Result<()> {
     user_namespaces()?;
-    let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).chain(BENCH_PACKAGES).copied().collect();
+    let packages: Vec<Package> = PACKAGES.iter().chain(DEMO_PACKAGES).copied().collect();
     debian(&packages)?;
     guest_kernel()?;
     tool("nextest", "cargo-nextest", NEXTEST, "runs the tests")?;
@@ -71,8 +70,7 @@ pub(crate) fn demo() -> anyhow::Result<()> {
 
 /// For `cargo xtask bench`.
 pub(crate) fn bench() -> anyhow::Result<()> {
-    let packages: Vec<Package> = PACKAGES.iter().chain(BENCH_PACKAGES).copied().collect();
-    debian(&packages)
+    debian(PACKAGES)
 }
 
 /// Installs the packages that are missing, having said which and why.

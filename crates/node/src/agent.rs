@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use identity::LiveRevocations;
+use runtime::backend::{Backend, BackendError};
 use runtime::scratch::Scratch;
 use runtime::supervisor::{FoundState, Handle, Status, Supervisor};
 use tokio::sync::{Notify, watch};
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vocabulary::job::AttemptId;
 use vocabulary::plan::{Desired, NodeFacts};
+use vocabulary::runtime::Runtime;
 
 use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
 use crate::channel::{Backoff, Channel, ChannelError, chain};
@@ -35,6 +37,8 @@ pub struct NodeOptions {
     pub shim_exe: PathBuf,
     /// Name of the node's cgroup below the root of every hierarchy, such as `swarm`.
     pub cgroup_parent: String,
+    /// Foreign runtimes and their programs; empty means those that packages have put where they put them.
+    pub runtimes: Vec<(Runtime, PathBuf)>,
     /// First of the host ids that this agent may give away.
     pub id_base: u32,
     /// How many blocks of `runtime::limits::ID_BLOCK` ids it may give away: the most jobs at once.
@@ -52,6 +56,9 @@ pub enum RunError {
     /// Another agent works in the same directory.
     #[error("another agent works in `{0}`")]
     Locked(String),
+    /// A runtime that was named.
+    #[error(transparent)]
+    Runtime(#[from] BackendError),
     /// The range of ids.
     #[error("id_base, id_blocks: the range must begin at {} or above and end below 2^32", runtime::limits::ID_BLOCK)]
     Ids,
@@ -82,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) ids: IdBlocks,
     pub(crate) cgroup_parent: String,
     pub(crate) facts: NodeFacts,
+    /// What makes sandboxes here, each runtime once.
+    pub(crate) backends: Vec<Backend>,
     /// The attempts that have a task.
     pub(crate) slots: Mutex<BTreeMap<AttemptId, Slot>>,
     soon: Notify,
@@ -200,11 +209,13 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
     files::directory(&attempts_dir).map_err(start("make the directory of attempts"))?;
     let supervisor = Supervisor::new(&options.dir.join("jobs"), &options.shim_exe).map_err(|error| start("prepare shims")(chain(&error)))?;
     let images = Images::open(options.dir.join("images")).map_err(|error| start("open the cache of images")(chain(&error)))?;
+    let backends = backends(&options.runtimes)?;
     let revocations = LiveRevocations::default();
     let channel = Channel::new(node.file.channel.clone(), node.deployment.root().clone(), revocations.clone(), &node.tls()).map_err(start("prepare the channel"))?;
     let found = find(&attempts_dir, &supervisor, &ids)?;
     let shared = Shared {
-        facts: facts::gather_tried(&options.dir, &options.shim_exe),
+        facts: facts::gather_tried(&options.dir, &options.shim_exe, &backends),
+        backends,
         dir: options.dir.clone(),
         attempts_dir,
         node,
@@ -220,6 +231,18 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
         stale: Notify::new(),
     };
     Ok((Arc::new(shared), found))
+}
+
+/// The own backend, and the foreign ones that were named or found. One that was named and is not there is an error.
+fn backends(named: &[(Runtime, PathBuf)]) -> Result<Vec<Backend>, BackendError> {
+    if named.is_empty() {
+        return Ok(Backend::installed());
+    }
+    let mut all = BTreeMap::from([(Runtime::default(), Backend::default())]);
+    for (runtime, path) in named {
+        all.insert(*runtime, Backend::probe(*runtime, path)?);
+    }
+    Ok(all.into_values().collect())
 }
 
 /// The attempts of earlier runs of the agent: their records beside what the supervisor finds.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use runtime::backend::Backend;
 use runtime::probe::{self, Fact};
 use vocabulary::Labels;
 use vocabulary::plan::NodeFacts;
@@ -20,6 +21,7 @@ pub(crate) fn gather(dir: &Path) -> NodeFacts {
         scratch_bytes: probe::free_bytes(dir).unwrap_or(0),
         // Devices that the machine may have are not handed to jobs by this version: none is offered.
         gpus: 0,
+        runtimes: Vec::new(),
         features: Labels::new(),
         boot_id: capacity.boot_id,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -27,12 +29,12 @@ pub(crate) fn gather(dir: &Path) -> NodeFacts {
 }
 
 /// The same, with what the sandbox can do here, tried by `program`, which carries the shim; blocks for seconds.
-pub(crate) fn gather_tried(dir: &Path, program: &Path) -> NodeFacts {
+pub(crate) fn gather_tried(dir: &Path, program: &Path, backends: &[Backend]) -> NodeFacts {
     let tried = probe::machine_by(program, dir);
     for fact in tried.iter().filter(|fact| !fact.present) {
         tracing::warn!(name = fact.name, detail = fact.detail, costs = fact.cost_of_absence, "this machine lacks something");
     }
-    NodeFacts { features: features(&tried), ..gather(dir) }
+    NodeFacts { features: features(&tried), runtimes: backends.iter().map(Backend::offer).collect(), ..gather(dir) }
 }
 
 fn features(facts: &[Fact]) -> Labels {

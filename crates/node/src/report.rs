@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn isolation_is_told_until_it_was_heard() {
         let mut record = Record::new(planned_job(1), clock::wall());
-        record.isolation = Some(IsolationReport { backend: "b".to_owned(), cgroup_layout: "c".to_owned(), kernel: "k".to_owned(), layers: Vec::new() });
+        record.isolation = Some(IsolationReport { backend: "b".to_owned(), cgroup_layout: "c".to_owned(), kernel: "k".to_owned(), runtime: None, layers: Vec::new() });
         let attempt = record.attempt();
         let mut told = BTreeSet::new();
         for _ in 0..2 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use runtime::backend::Backend;
 use runtime::image::ImageConfig;
 use runtime::sandbox::{AttemptSpec, BindMount};
 use vocabulary::job::{JobInput, JobSpec};
@@ -15,7 +16,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const CODE: &str = "code";
 
 /// Why this version does not run such a job, by the field that asks for it.
-pub(crate) fn refusal(spec: &JobSpec) -> Option<String> {
+pub(crate) fn refusal(spec: &JobSpec, backends: &[Backend]) -> Option<String> {
+    if backend(spec, backends).is_none() {
+        return Some(format!("runtime: the job asks for {}, this node does not offer it", spec.runtime.unwrap_or_default()));
+    }
     if spec.network {
         return Some("network: not built yet, this version gives jobs the loopback interface alone".to_owned());
     }
@@ -36,6 +40,11 @@ pub(crate) fn refusal(spec: &JobSpec) -> Option<String> {
         return Some(format!("command, env: at most {COMMAND_ARGS_MAX} arguments and {COMMAND_BYTES_MAX} bytes"));
     }
     None
+}
+
+/// What makes this job's sandbox: what it asks for, else the default.
+pub(crate) fn backend<'a>(spec: &JobSpec, backends: &'a [Backend]) -> Option<&'a Backend> {
+    backends.iter().find(|backend| backend.runtime == spec.runtime.unwrap_or_default())
 }
 
 fn doubled<T: Ord>(items: impl Iterator<Item = T>) -> bool {
@@ -65,6 +74,8 @@ pub(crate) struct Place<'a> {
     pub(crate) scratch: &'a Path,
     /// The image's user.
     pub(crate) user: (u32, u32),
+    /// What makes the sandbox.
+    pub(crate) backend: &'a Backend,
     /// First of the attempt's host ids.
     pub(crate) id_base: u32,
     /// The node's cgroup.
@@ -108,6 +119,7 @@ pub(crate) fn attempt_spec(planned: &PlannedJob, config: &ImageConfig, place: &P
         limits: spec.limits.clone(),
         binds,
         grants: spec.grants.clone(),
+        backend: place.backend.clone(),
         id_base: place.id_base,
         cgroup_parent: place.cgroup_parent.to_owned(),
         deadline_boottime_ms: Some(place.deadline_boottime_ms),
@@ -132,6 +144,7 @@ fn environment(spec: &JobSpec, config: &ImageConfig) -> Result<BTreeMap<String, 
 mod tests {
     use vocabulary::VolumeId;
     use vocabulary::job::JobOutput;
+    use vocabulary::runtime::Runtime;
 
     use super::*;
 
@@ -144,16 +157,18 @@ mod tests {
     }
 
     fn place() -> Place<'static> {
-        Place { image_root: Path::new("/image"), scratch: Path::new("/s"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
+        const OWN: &Backend = &Backend { runtime: Runtime::Youki, binary: None };
+        Place { backend: OWN, image_root: Path::new("/image"), scratch: Path::new("/s"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
     }
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         let spec = planned().spec;
-        assert_eq!(refusal(&spec), None);
+        assert_eq!(refusal(&spec, &[Backend::default()]), None);
         for (change, word) in [
             ((|spec| spec.network = true) as fn(&mut JobSpec), "network"),
             (|spec| spec.gpus = 2, "gpus"),
+            (|spec| spec.runtime = Some(Runtime::Kata), "runtime: the job asks for kata"),
             (|spec| spec.inputs = vec![input("a"), input("a")], "one name"),
             (|spec| spec.inputs = (0..33).map(|n| input(&format!("n{n}"))).collect(), "at most 32"),
             (|spec| spec.command = vec!["x".repeat(300 << 10)], "bytes"),
@@ -166,7 +181,7 @@ mod tests {
         ] {
             let mut changed = spec.clone();
             change(&mut changed);
-            let told = refusal(&changed).unwrap();
+            let told = refusal(&changed, &[Backend::default()]).unwrap();
             assert!(told.contains(word), "{told}");
         }
     }

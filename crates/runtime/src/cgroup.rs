@@ -143,8 +143,11 @@ impl Cgroup {
         let mut waited = Duration::ZERO;
         loop {
             let handle = self.handle();
-            if handle.exists() {
-                std::fs::write(handle.join("cgroup.kill"), "1")?;
+            match std::fs::write(handle.join("cgroup.kill"), "1") {
+                Ok(()) => {}
+                // The group was never made, or somebody has just removed it: nothing is in it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => return Err(error),
             }
             let left = self.pids();
             if left.is_empty() {

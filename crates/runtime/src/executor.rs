@@ -95,11 +95,8 @@ impl JobExecutor {
 
     fn candidates(&self) -> Vec<String> {
         let Some(program) = self.argv.first() else { return Vec::new() };
-        if program.contains('/') {
-            return vec![program.clone()];
-        }
-        let path = self.env.iter().find(|(name, _)| name == "PATH").map_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", |(_, value)| value);
-        path.split(':').map(|directory| if directory.is_empty() { program.clone() } else { format!("{directory}/{program}") }).collect()
+        let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
+        crate::candidates::candidates(program, path)
     }
 
     fn run(&self) -> i32 {

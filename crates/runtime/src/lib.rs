@@ -6,11 +6,13 @@
 //! [`probe`] says what this machine can do.
 //!
 //! **Invariant:** no program of a job starts before every layer that was asked for was read back from the kernel.
-//! **Invariant:** a shim has one thread; libcontainer runs nowhere else.
+//! **Invariant:** a shim has one thread; libcontainer runs nowhere else. A foreign runtime is a child of the shim.
 //! **Invariant:** a free lock on `shim.lock` means that nothing of the attempt runs; one that is held, that something may.
 //! **Invariant:** nothing is signalled by its number alone: a descriptor, an own child, or a member that its group still lists.
 //! **Invariant:** no hook of any specification is run, and no mount of the host is taken from a job's own wishes.
 
+pub mod backend;
+mod candidates;
 mod cgroup;
 mod clock;
 mod executor;

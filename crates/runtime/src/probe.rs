@@ -8,6 +8,7 @@ use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use vocabulary::runtime::Runtime;
 
 /// The hidden verb of the process in which the tries happen: they need a process with one thread.
 pub(crate) const VERB: &str = "__probe";
@@ -77,6 +78,10 @@ const COSTS: &[(&str, &str)] = &[
     ("seccomp", "no jobs: every system call would be open"),
     ("landlock", "no jobs: a layer that is asked for must hold; needs ABI 2 (Linux 5.19)"),
     ("fscrypt", "no job that needs scratch: inputs, outputs and temporary files would lie in plain text"),
+    ("runc", "jobs that ask for the runtime runc are not placed here"),
+    ("crun", "jobs that ask for the runtime crun are not placed here"),
+    ("runsc", "jobs that ask for the runtime runsc (gVisor) are not placed here"),
+    ("kata", "jobs that ask for the runtime kata are not placed here"),
     ("fuse", "no volumes as file systems; inputs and outputs are copied into scratch"),
     ("tun", "no mesh: jobs have no network"),
     ("ebpf", "no sensors in the kernel: jobs are isolated, but not watched"),
@@ -185,7 +190,8 @@ fn any_exists(paths: &[&str]) -> Result<String, String> {
 fn looked_at() -> Vec<Seen> {
     let root = rustix::process::geteuid();
     let user = if root.is_root() { Ok("runs as root") } else { Err(format!("runs as user {}", root.as_raw())) };
-    vec![
+    let mut seen = foreign();
+    seen.extend([
         Seen::new("root", user),
         kernel(),
         cgroups(),
@@ -205,7 +211,21 @@ fn looked_at() -> Vec<Seen> {
         gpu(),
         swap(),
         core_pattern(),
-    ]
+    ]);
+    seen
+}
+
+/// The foreign runtimes that are installed.
+fn foreign() -> Vec<Seen> {
+    let installed = crate::backend::Backend::installed();
+    let look = |runtime: Runtime| {
+        let offer = installed.iter().find(|backend| backend.runtime == runtime).map(crate::backend::Backend::offer);
+        Seen::new(runtime.as_str(), match offer {
+            Some(offer) => Ok(format!("{}{}", offer.version, if offer.untested { ", untested" } else { "" })),
+            None => Err("not installed"),
+        })
+    };
+    [Runtime::Runc, Runtime::Crun, Runtime::Runsc, Runtime::Kata].map(look).into()
 }
 
 fn release() -> String {

@@ -8,13 +8,33 @@ use vocabulary::isolation::{IsolationReport, Layer, LayerVerdict};
 
 struct Reader {
     pid: i32,
+    /// Whether the backend shows nothing of what the job itself sees.
+    hidden: bool,
     layers: Vec<Layer>,
 }
+
+/// What is said of a layer that nobody can look at.
+const HIDDEN: &str = "the runtime shows nothing of the sandbox's inside";
 
 impl Reader {
     fn add(&mut self, name: &str, held: bool, observed: impl Into<String>) {
         let verdict = if held { LayerVerdict::Held } else { LayerVerdict::Absent };
         self.layers.push(Layer { name: name.to_owned(), asked: true, verdict, observed: observed.into() });
+    }
+
+    /// A layer that is a matter of the sandbox's inside.
+    fn inside(&mut self, name: &str, held: bool, observed: impl Into<String>) {
+        if self.hidden { self.unseen(name) } else { self.add(name, held, observed) }
+    }
+
+    /// A layer that this backend cannot have, and that was therefore not asked for.
+    fn without(&mut self, name: &str, why: &str) {
+        self.layers.push(Layer { name: name.to_owned(), asked: false, verdict: LayerVerdict::Absent, observed: why.to_owned() });
+    }
+
+    /// A layer that was asked for and that this backend hides.
+    fn unseen(&mut self, name: &str) {
+        self.layers.push(Layer { name: name.to_owned(), asked: true, verdict: LayerVerdict::NotObservable, observed: HIDDEN.to_owned() });
     }
 
     fn file(&self, name: &str) -> String {
@@ -26,7 +46,13 @@ impl Reader {
         let (theirs, ours) = (link(&self.pid.to_string()), link("self"));
         // This process left the host's mount namespace itself: compare with the host's first process as well.
         let host = link("1");
-        self.add(name, !theirs.is_empty() && theirs != ours && theirs != host, theirs);
+        let own = !theirs.is_empty() && theirs != ours && theirs != host;
+        match (own, self.hidden) {
+            // What the sandbox's own process shares with the host, its inside may still have: nobody can tell.
+            (false, true) => self.unseen(name),
+            (true, true) => self.add(name, true, format!("{theirs} of the sandbox's own process")),
+            (own, false) => self.add(name, own, theirs),
+        }
     }
 
     fn limit(&mut self, name: &str, observed: std::io::Result<String>, want: impl Fn(&str) -> bool) {
@@ -36,8 +62,9 @@ impl Reader {
 }
 
 /// Reads everything. The job's first process waits for its start meanwhile.
-pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: &Word) -> IsolationReport {
-    let mut reader = Reader { pid, layers: Vec::new() };
+/// `word` is what the first process said of itself; a backend without one hides the sandbox's inside.
+pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: Option<&Word>) -> IsolationReport {
+    let mut reader = Reader { pid, hidden: word.is_none(), layers: Vec::new() };
     for (file, name) in [
         ("user", "user_namespace"),
         ("pid", "pid_namespace"),
@@ -51,17 +78,38 @@ pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: &Word) -
     }
     maps(&mut reader, spec);
     status(&mut reader, word);
-    reader.add("landlock", word.landlock_held, word.landlock.clone());
-    reader.add("parent_death_signal", word.death_signal, if word.death_signal { "SIGKILL" } else { "none" });
+    match word {
+        Some(word) => {
+            reader.add("landlock", word.landlock_held, word.landlock.clone());
+            reader.add("parent_death_signal", word.death_signal, if word.death_signal { "SIGKILL" } else { "none" });
+        }
+        None => {
+            reader.without("landlock", "the sandbox has a kernel of its own: this one's Landlock does not reach into it");
+            reader.without("parent_death_signal", "the runtime sets none; the shim's guard kills the groups");
+        }
+    }
     mounts(&mut reader);
     limits(&mut reader, spec, cgroup);
-    // A filter of the unified layout is a program that nobody can read back: the first process tried two devices instead.
+    devices(&mut reader, cgroup, word);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    IsolationReport {
+        backend: spec.backend.title(),
+        cgroup_layout: cgroup.layout().name().to_owned(),
+        kernel,
+        runtime: Some(spec.backend.offer()),
+        layers: reader.layers,
+    }
+}
+
+/// A filter of the unified layout is a program that nobody can read back: the first process tried two devices instead.
+fn devices(reader: &mut Reader, cgroup: &Cgroup, word: Option<&Word>) {
+    let Some(word) = word else {
+        return reader.unseen("device_filter");
+    };
     let list = cgroup.read_limit("devices", "devices.list", "").unwrap_or_default();
     let open = list.lines().any(|line| line.starts_with('a'));
     let listed = if list.is_empty() { String::new() } else { format!("; list: {}", list.lines().collect::<Vec<_>>().join(", ")) };
     reader.add("device_filter", word.device_filter_held && !open, format!("{}{listed}", word.device_filter));
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    IsolationReport { backend: "libcontainer 0.7.0".to_owned(), cgroup_layout: cgroup.layout().name().to_owned(), kernel, layers: reader.layers }
 }
 
 fn maps(reader: &mut Reader, spec: &AttemptSpec) {
@@ -69,24 +117,30 @@ fn maps(reader: &mut Reader, spec: &AttemptSpec) {
         let text = reader.file(file);
         let seen: Vec<&str> = text.split_whitespace().collect();
         let want = ["0".to_owned(), spec.id_base.to_string(), crate::limits::ID_BLOCK.to_string()];
-        reader.add(name, seen == want, seen.join(" "));
+        reader.inside(name, seen == want, seen.join(" "));
     }
 }
 
-fn status(reader: &mut Reader, word: &Word) {
+fn status(reader: &mut Reader, word: Option<&Word>) {
     let text = reader.file("status");
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned();
     let privileges = field("NoNewPrivs");
-    reader.add("no_new_privileges", privileges == "1" && word.no_new_privs, format!("NoNewPrivs: {privileges}"));
+    reader.inside("no_new_privileges", privileges == "1" && word.is_some_and(|word| word.no_new_privs), format!("NoNewPrivs: {privileges}"));
     let seccomp = field("Seccomp");
-    reader.add("seccomp", seccomp == "2", format!("Seccomp: {seccomp}, filters: {}", field("Seccomp_filters")));
+    reader.inside("seccomp", seccomp == "2", format!("Seccomp: {seccomp}, filters: {}", field("Seccomp_filters")));
     let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| (name, field(name)));
     let none = sets.iter().all(|(_, value)| !value.is_empty() && value.bytes().all(|byte| byte == b'0'));
     let seen: Vec<String> = sets.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    reader.add("capabilities_dropped", none, seen.join(", "));
+    reader.inside("capabilities_dropped", none, seen.join(", "));
 }
 
 fn mounts(reader: &mut Reader) {
+    if reader.hidden {
+        for name in ["readonly_root", "nosuid_mounts", "masked_paths", "readonly_proc_sys"] {
+            reader.unseen(name);
+        }
+        return;
+    }
     let text = reader.file("mountinfo");
     let mut points: Vec<(String, String)> = Vec::new();
     for line in text.lines() {
@@ -156,10 +210,18 @@ mod tests {
             device_filter_held: false,
         };
         let own = i32::try_from(std::process::id()).unwrap();
-        let report = read(&spec, &Cgroup::of(&spec), own, &word);
+        let report = read(&spec, &Cgroup::of(&spec), own, Some(&word));
         let held: Vec<_> = report.layers.iter().filter(|layer| layer.verdict != LayerVerdict::Absent).collect();
         assert!(held.is_empty(), "{held:?}");
         assert_eq!(report.missing().len(), report.layers.len(), "an attempt like this does not start");
         assert!(report.layers.len() >= 24);
+        // A backend that shows nothing of the inside is not believed: none of these layers is called held.
+        let hidden = read(&spec, &Cgroup::of(&spec), own, None);
+        assert_eq!(hidden.layers.len(), report.layers.len());
+        for name in ["seccomp", "capabilities_dropped", "no_new_privileges", "readonly_root", "masked_paths", "device_filter", "pid_namespace"] {
+            let layer = hidden.layers.iter().find(|layer| layer.name == name).unwrap();
+            assert_eq!((layer.verdict, layer.asked), (LayerVerdict::NotObservable, true), "{layer:?}");
+        }
+        assert!(hidden.layers.iter().all(|layer| layer.verdict != LayerVerdict::Held));
     }
 }

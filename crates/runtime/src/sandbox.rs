@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use vocabulary::job::{AttemptId, JobLimits, SandboxGrant};
 
-pub(crate) use spec::masked;
+pub(crate) use spec::{for_launcher, masked};
 #[cfg(test)]
 pub(crate) use spec::tests::attempt as attempt_for_tests;
 pub use spec::{SpecError, build as oci_spec};
@@ -52,6 +52,9 @@ pub struct AttemptSpec {
     pub binds: Vec<BindMount>,
     /// Opt-ins.
     pub grants: BTreeSet<SandboxGrant>,
+    /// What makes the sandbox. Plans of earlier versions name none and mean the default.
+    #[serde(default)]
+    pub backend: crate::backend::Backend,
     /// First of the [`crate::limits::ID_BLOCK`] host ids that belong to this attempt alone.
     pub id_base: u32,
     /// Name of the node's cgroup below the root of every hierarchy, such as `swarm`.

@@ -3,7 +3,9 @@
 mod assemble;
 mod control;
 mod events;
+mod foreign;
 mod guard;
+mod program;
 
 pub(crate) use assemble::try_idmapped_overlay;
 

@@ -11,7 +11,7 @@ pub use find::{Found, FoundState};
 use crate::clock;
 use crate::sandbox::AttemptSpec;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -152,17 +152,6 @@ impl Supervisor {
 }
 
 fn seal(exe: &Path) -> Result<OwnedFd, SupervisorError> {
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-    let mut source = File::open(exe).map_err(io(format!("open `{}`", exe.display())))?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Hosts may make memory files without a word not executable (`vm.memfd_noexec`); kernels before 6.3 do not know the word.
-    let made = memfd_create("swarm-shim", flags | MemfdFlags::EXEC).or_else(|_| memfd_create("swarm-shim", flags));
-    let fd = made.map_err(|error| io("make a memory file")(error.into()))?;
-    let mut target = File::from(fd);
-    std::io::copy(&mut source, &mut target).map_err(io("copy the program"))?;
-    target.flush().map_err(io("copy the program"))?;
-    fcntl_add_seals(&target, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(|error| io("seal the program")(error.into()))?;
-    // Execution needs a descriptor that is not open for writing.
-    let readonly = File::open(format!("/proc/self/fd/{}", target.as_raw_fd())).map_err(io("reopen the sealed program"))?;
-    Ok(readonly.into())
+    let source = File::open(exe).map_err(io(format!("open `{}`", exe.display())))?;
+    crate::backend::seal_bytes("swarm-shim", source).map(|(program, _)| program).map_err(io("seal the program"))
 }

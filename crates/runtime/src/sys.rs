@@ -54,6 +54,55 @@ pub(crate) fn fork(child: impl FnOnce()) -> io::Result<i32> {
     Ok(pid)
 }
 
+/// A program that is started with exactly these descriptors.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    /// The program, by descriptor.
+    pub(crate) program: BorrowedFd<'a>,
+    /// Its arguments, the first included.
+    pub(crate) argv: Vec<std::ffi::CString>,
+    /// Its environment.
+    pub(crate) env: Vec<std::ffi::CString>,
+    /// Its descriptors from 0 on.
+    pub(crate) fds: Vec<BorrowedFd<'a>>,
+    /// A mount that this program shall not see.
+    pub(crate) hidden: Option<&'a Path>,
+}
+
+/// Starts a program, an own child. Only for processes with one thread.
+pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<i32> {
+    fork(|| {
+        let errno = become_program(launch).err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+        let _ = writeln!(io::stderr(), "execute the runtime: {}", io::Error::from_raw_os_error(errno));
+        exit_now(127);
+    })
+}
+
+/// Comes back only with an error.
+fn become_program(launch: &Launch<'_>) -> io::Result<()> {
+    if let Some(hidden) = launch.hidden {
+        own_mount_namespace()?;
+        rustix::mount::unmount(hidden, rustix::mount::UnmountFlags::DETACH)?;
+    }
+    // Out of the way of the numbers that they shall get.
+    let away = |fd: &BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 100);
+    let program = away(&launch.program)?;
+    let fds = launch.fds.iter().map(away).collect::<Result<Vec<_>, _>>()?;
+    for (number, fd) in (0..).zip(&fds) {
+        // SAFETY: takes numbers; this copy of the process owns nothing at the places that are replaced.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let from = u32::try_from(fds.len()).map_err(io::Error::other)?;
+    // SAFETY: marks descriptors; nothing is closed before the program is executed.
+    if unsafe { libc::syscall(libc::SYS_close_range, from, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let path = std::ffi::CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    Err(io::Error::from_raw_os_error(execve(&path, &launch.argv, &launch.env)))
+}
+
 /// Closes every descriptor but the first three and the two given ones.
 pub(crate) fn close_all_but(mut kept: [i32; 2]) -> io::Result<()> {
     kept.sort_unstable();

@@ -41,6 +41,9 @@ pub struct IsolationReport {
     pub cgroup_layout: String,
     /// The kernel's release.
     pub kernel: String,
+    /// What made the sandbox; absent in reports from before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<crate::runtime::RuntimeOffer>,
     /// The layers, in a fixed order.
     pub layers: Vec<Layer>,
 }

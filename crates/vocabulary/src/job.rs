@@ -52,6 +52,28 @@ pub enum SandboxGrant {
     MayCompile,
 }
 
+impl SandboxGrant {
+    /// The word in specs and policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Uring => "uring",
+            Self::Cma => "cma",
+            Self::MayCompile => "may_compile",
+        }
+    }
+
+    /// Whether it opens more of the kernel to the job: policy decides on it by an action of its own.
+    #[must_use]
+    pub const fn opens_kernel(self) -> bool {
+        match self {
+            Self::Debug | Self::Uring | Self::Cma => true,
+            Self::MayCompile => false,
+        }
+    }
+}
+
 /// The class of place that a job demands (beside region, jurisdictions and labels).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -167,6 +189,9 @@ pub struct JobSpec {
     /// Opt-ins.
     #[serde(default)]
     pub grants: BTreeSet<SandboxGrant>,
+    /// The runtime that shall make the sandbox; `None` means the node's default, `youki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<crate::runtime::Runtime>,
     /// GPUs; refused by name on nodes without one.
     #[serde(default)]
     pub gpus: u32,

@@ -17,6 +17,7 @@ pub mod name;
 pub mod plan;
 pub mod problem;
 pub mod quota;
+pub mod runtime;
 pub mod time;
 pub mod volume;
 

@@ -100,12 +100,24 @@ pub struct NodeFacts {
     pub scratch_bytes: u64,
     /// GPUs.
     pub gpus: u32,
+    /// The runtimes that make sandboxes here; empty in facts from before there was a choice, which means `youki` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<crate::runtime::RuntimeOffer>,
     /// What the sandbox can do here: name of a layer or feature, and whether it is there.
     pub features: Labels,
     /// The machine's boot id.
     pub boot_id: String,
     /// The version of the program.
     pub version: String,
+}
+
+impl NodeFacts {
+    /// Whether jobs may ask for this runtime here. Facts that name none are from before there was a choice.
+    #[must_use]
+    pub fn offers(&self, runtime: crate::runtime::Runtime) -> bool {
+        let all = &self.runtimes;
+        if all.is_empty() { runtime == crate::runtime::Runtime::default() } else { all.iter().any(|offer| offer.runtime == runtime) }
+    }
 }
 
 /// What a node saw of one attempt.

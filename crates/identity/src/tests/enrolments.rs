@@ -37,6 +37,7 @@ fn wire(token: &Token) -> NodeEnrol {
             memory_bytes: 1,
             scratch_bytes: 1,
             gpus: 0,
+            runtimes: vec![],
             features: std::collections::BTreeMap::default(),
             boot_id: "b".into(),
             version: "0".into(),

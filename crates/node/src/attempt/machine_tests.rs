@@ -9,7 +9,7 @@ const NOW: UnixTime = UnixTime::from_millis(1000);
 const BOOT: &str = "boot";
 
 fn isolation() -> IsolationReport {
-    IsolationReport { backend: "test".to_owned(), cgroup_layout: "unified".to_owned(), kernel: "6".to_owned(), layers: Vec::new() }
+    IsolationReport { backend: "test".to_owned(), cgroup_layout: "unified".to_owned(), kernel: "6".to_owned(), runtime: None, layers: Vec::new() }
 }
 
 fn exit(reason: ExitReason, code: Option<i32>) -> Exit {

@@ -169,7 +169,8 @@ impl Hands {
         let made = blocking(move || {
             let user = image::resolve_user(&image.root, &image.config.user).map_err(|error| failure(ExitReason::Image, chain(&error)))?;
             let parent = &shared.cgroup_parent;
-            let place = Place { image_root: &image.root, scratch: &scratch, user, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
+            let backend = sandbox::backend(&planned.spec, &shared.backends).ok_or_else(|| failure(ExitReason::Create, "runtime: this node does not offer it any more"))?;
+            let place = Place { image_root: &image.root, scratch: &scratch, user, backend, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
             let spec = sandbox::attempt_spec(&planned, &image.config, &place).map_err(|detail| failure(ExitReason::Create, detail))?;
             let handle = match shared.supervisor.start(&spec) {
                 Ok(handle) => handle,

@@ -339,6 +339,7 @@ impl World {
             }],
             isolation: IsolationReport {
                 backend: "libcontainer 0.7.0".into(),
+                runtime: None,
                 cgroup_layout: "unified".into(),
                 kernel: "6.1.0".into(),
                 layers: vec![layer("seccomp", LayerVerdict::Held), layer("landlock", LayerVerdict::NotObservable)],

@@ -75,6 +75,7 @@ fn spec(number: u8, script: &str) -> AttemptSpec {
         limits: JobLimits { memory_bytes: 64 * MIB, cpu_millis: 500, pids: 64, time_ms: 120_000, grace_ms: 2_000, ..JobLimits::default() },
         binds: Vec::new(),
         grants: BTreeSet::new(),
+        backend: runtime::backend::Backend::default(),
         id_base: (1 + u32::from(number)) * runtime::limits::ID_BLOCK,
         cgroup_parent: PARENT.to_owned(),
         deadline_boottime_ms: None,

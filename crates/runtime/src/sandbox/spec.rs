@@ -172,6 +172,15 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
     }))
 }
 
+/// Turns a specification into one whose first program is the launcher, executed by descriptor. What the job's program and
+/// environment are is told to the launcher alone: nothing of them is read by the runtime.
+pub(crate) fn for_launcher(spec: &mut Value, launcher: &str) {
+    if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
+        process.insert("args".to_owned(), json!([launcher]));
+        process.insert("env".to_owned(), json!([]));
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -192,6 +201,7 @@ pub(crate) mod tests {
             limits: JobLimits::default(),
             binds: vec![BindMount { source: "/data/x".into(), target: "/inputs/x".to_owned(), readonly: true, exec: false }],
             grants: BTreeSet::new(),
+            backend: crate::backend::Backend::default(),
             id_base: ID_BLOCK,
             cgroup_parent: "swarm".to_owned(),
             deadline_boottime_ms: None,

@@ -1,27 +1,29 @@
 //! From an attempt to a sandbox that stands and was read back, its program not yet started.
 
 use super::Directory;
+use super::foreign::{self, Foreign, Launcher};
+use super::program::Program;
 use crate::cgroup::{Cgroup, Layout};
 use crate::executor::{JobExecutor, Word, raw};
 use crate::sandbox::{AttemptSpec, BindMount};
 use crate::{limits, report, sys};
-use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::fs::File;
-use std::io::{PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vocabulary::job::SandboxGrant;
+use vocabulary::runtime::Runtime;
 
 /// A made sandbox.
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) spec: AttemptSpec,
-    pub(crate) container: Container,
+    pub(super) program: Program,
     pub(crate) cgroup: Cgroup,
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
@@ -32,11 +34,11 @@ pub(crate) struct Created {
 }
 
 /// Where the sandbox is put together. Only this process's own mount namespace sees it, and it ends with it.
-const STAGE: &str = "/tmp";
+pub(super) const STAGE: &str = "/tmp";
 /// Where the device nodes lie with which the filter is tried.
 const DEVICES: &str = "/tmp/devices";
 
-fn because<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> String {
+pub(super) fn because<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> String {
     let what = what.into();
     move |error| format!("{what}: {error}")
 }
@@ -45,6 +47,12 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     let cgroup = Cgroup::of(spec);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1_048_576);
     let root = format!("{STAGE}/root");
+    // Opened before the stage may cover it.
+    let foreign = match &spec.backend.binary {
+        None if spec.backend.runtime == Runtime::Youki => None,
+        None => return Err(format!("backend: `{}` without a program", spec.backend.runtime)),
+        Some(binary) => Some(Foreign::new(spec.backend.runtime, binary, spec.attempt.to_string(), cgroup.layout())?),
+    };
     let mut oci = crate::sandbox::oci_spec(spec, &cgroup.oci_path(), &root, files).map_err(|error| error.to_string())?;
     // The log is opened before the stage may cover it, and before the mounts that it may lie on are let go.
     let place = spec.log_dir.clone().unwrap_or_else(|| directory.join("log"));
@@ -54,12 +62,17 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     std::fs::create_dir(format!("{STAGE}/bundle")).map_err(because("create the bundle"))?;
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
     sys::write_whole(&directory.join("config.json"), &bytes).map_err(because("keep the specification"))?;
-    crate::seccomp::for_libcontainer(&mut oci);
+    match (&foreign, spec.backend.runtime) {
+        (None, _) => crate::seccomp::for_libcontainer(&mut oci),
+        (Some(_), Runtime::Youki | Runtime::Runc | Runtime::Crun) => crate::sandbox::for_launcher(&mut oci, foreign::LAUNCHER_PATH),
+        // Their kernel is not this one: the launcher would find nothing that it asks for.
+        (Some(_), Runtime::Runsc | Runtime::Kata) => {}
+    }
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
     std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
     // Whoever started this shim removes the control groups after a failure, once the lock is free.
-    let (created, word) = container(spec, cgroup, log)?;
-    match read_back(directory, &created, &word) {
+    let (created, word) = container(spec, cgroup, log, foreign)?;
+    match read_back(directory, &created, word.as_ref()) {
         Ok(()) => Ok(created),
         Err(error) => {
             let _ = created.cgroup.kill(Duration::from_secs(5));
@@ -69,7 +82,7 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
     }
 }
 
-fn read_back(directory: &Directory, created: &Created, word: &Word) -> Result<(), String> {
+fn read_back(directory: &Directory, created: &Created, word: Option<&Word>) -> Result<(), String> {
     let report = report::read(&created.spec, &created.cgroup, created.pid, word);
     let bytes = serde_json::to_vec(&report).map_err(because("write the isolation report"))?;
     sys::write_whole(&directory.join("isolation.json"), &bytes).map_err(because("keep the isolation report"))?;
@@ -134,7 +147,21 @@ fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
         let place = place(root, bind, is_directory(&fd)?, spec.id_base)?;
         attach(&fd, &place).map_err(|error| format!("`{}`: {error}", bind.target))?;
     }
-    Ok(())
+    working_directory(root, &spec.cwd)
+}
+
+/// The working directory is there, and inside. Some runtimes would make it, others would refuse: no job depends on which.
+fn working_directory(root: &str, cwd: &str) -> Result<(), String> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let top = open(root, OFlags::PATH | OFlags::DIRECTORY)?;
+    // The job's own `/tmp` is empty, whatever the image has there.
+    let covered = cwd.starts_with("/tmp/");
+    let found = rustix::fs::openat2(&top, cwd, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve);
+    match found {
+        Ok(_) if !covered => Ok(()),
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Err(format!("cwd: `{cwd}` is not in the image")),
+        Err(error) => Err(format!("cwd: `{cwd}`: {error}")),
+    }
 }
 
 /// Lets go of every mount that this shim does not need. A copy that stays here would keep another job's scratch mounted,
@@ -239,40 +266,90 @@ fn proof_devices() -> Result<[OwnedFd; 2], String> {
     Ok([make("null", 1, 3)?, make("forbidden", 10, 237)?])
 }
 
-fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Created, Word), String> {
-    let pipe = || std::io::pipe().map_err(because("make a pipe"));
-    let ((stdout, stdout_write), (stderr, stderr_write)) = (pipe()?, pipe()?);
-    let ((mut report, report_write), (failure, failure_write)) = (pipe()?, pipe()?);
-    // The job may open its own output again by /dev/stdout.
-    let (uid, gid) = (spec.id_base.saturating_add(spec.uid), spec.id_base.saturating_add(spec.gid));
-    for fd in [stdout_write.as_fd(), stderr_write.as_fd()] {
-        rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid))).map_err(because("give the output to the job"))?;
+/// The near ends of what a sandbox is connected with, and the far ones.
+struct Pipes {
+    stdout: (PipeReader, PipeWriter),
+    stderr: (PipeReader, PipeWriter),
+    report: (PipeReader, PipeWriter),
+    failure: (PipeReader, PipeWriter),
+}
+
+impl Pipes {
+    fn new(spec: &AttemptSpec) -> Result<Self, String> {
+        let pipe = || std::io::pipe().map_err(because("make a pipe"));
+        let pipes = Self { stdout: pipe()?, stderr: pipe()?, report: pipe()?, failure: pipe()? };
+        // The job may open its own output again by /dev/stdout.
+        let (uid, gid) = (spec.id_base.saturating_add(spec.uid), spec.id_base.saturating_add(spec.gid));
+        for fd in [pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd()] {
+            rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid))).map_err(because("give the output to the job"))?;
+        }
+        Ok(pipes)
     }
-    let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
+}
+
+fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory, foreign: Option<Foreign>) -> Result<(Created, Option<Word>), String> {
+    let pipes = Pipes::new(spec)?;
+    let devices = proof_devices()?;
     let mut writable = vec!["/tmp".to_owned(), "/dev".to_owned()];
     writable.extend(spec.binds.iter().filter(|bind| !bind.readonly).map(|bind| bind.target.clone()));
-    let [allowed, forbidden] = proof_devices()?;
+    // A v1 manager leaves the unified half alone, and the job's view of it begins where its first process is born: the
+    // shim goes there for the birth. On unified machines the runtime moves the process itself, in time.
+    if cgroup.layout() != Layout::Unified {
+        cgroup.join_handle(0).map_err(because("join the job's control group"))?;
+    }
+    let made = match foreign {
+        None => embedded(spec, &pipes, &devices, writable),
+        Some(foreign) if matches!(spec.backend.runtime, Runtime::Runsc | Runtime::Kata) => hidden(foreign, &pipes),
+        Some(foreign) => launched(spec, foreign, &pipes, &devices, &writable),
+    };
+    if cgroup.layout() != Layout::Unified {
+        cgroup.join_shim().map_err(because("leave the job's control group"))?;
+    }
+    let (program, pid) = made?;
+    cgroup.complete_limits().map_err(because("complete the limits"))?;
+    // The score that the job has was set on this process first.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    let Pipes { stdout: (stdout, far_out), stderr: (stderr, far_err), report: (mut report, far_report), failure: (failure, far_failure) } = pipes;
+    // A first process that dies without a word shall be heard: nobody else holds these ends then.
+    drop((far_out, far_err, far_report, far_failure, devices));
+    let raw_pid = rustix::process::Pid::from_raw(pid).ok_or("the sandbox has no first process")?;
+    let pidfd = rustix::process::pidfd_open(raw_pid, rustix::process::PidfdFlags::empty()).map_err(because("hold the first process"))?;
+    if !matches!(program, Program::Hidden { .. }) {
+        let network = File::open(format!("/proc/{pid}/ns/net")).map_err(because("open the job's network"))?;
+        sys::loopback_up(network.as_fd()).map_err(because("bring the loopback interface up"))?;
+    }
+    let word = match &program {
+        Program::Embedded(_) => Some(first_word(&mut report)?),
+        Program::Launched { foreign, .. } => {
+            foreign.start()?;
+            Some(first_word(&mut report)?)
+        }
+        Program::Hidden { .. } => None,
+    };
+    Ok((Created { spec: spec.clone(), program, cgroup, pid, pidfd, stdout, stderr, failure, log }, word))
+}
+
+/// The sandbox by libcontainer, in this process.
+fn embedded(spec: &AttemptSpec, pipes: &Pipes, devices: &[OwnedFd; 2], writable: Vec<String>) -> Result<(Program, i32), String> {
+    let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
+    let [allowed, forbidden] = devices;
+    let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(because("copy a pipe"));
     let executor = JobExecutor {
         allowed_device: raw(allowed.as_fd()),
         forbidden_device: raw(forbidden.as_fd()),
-        report: raw(report_write.as_fd()),
-        failure: raw(failure_write.as_fd()),
+        report: raw(pipes.report.1.as_fd()),
+        failure: raw(pipes.failure.1.as_fd()),
         argv: spec.argv.clone(),
         env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         writable,
     };
-    // A v1 manager leaves the unified half alone, and the job's view of it begins where its first process is born: the
-    // shim goes there for the birth. On unified machines libcontainer moves the process itself, in time.
-    if cgroup.layout() != Layout::Unified {
-        cgroup.join_handle(0).map_err(because("join the job's control group"))?;
-    }
     let container = ContainerBuilder::new(spec.attempt.to_string(), SyscallType::default())
         .with_root_path(format!("{STAGE}/state"))
         .map_err(because("sandbox"))?
         .with_executor(executor)
         .with_stdin(OwnedFd::from(null))
-        .with_stdout(OwnedFd::from(stdout_write))
-        .with_stderr(OwnedFd::from(stderr_write))
+        .with_stdout(own(pipes.stdout.1.as_fd())?)
+        .with_stderr(own(pipes.stderr.1.as_fd())?)
         .validate_id()
         .map_err(because("sandbox"))?
         .as_init(format!("{STAGE}/bundle"))
@@ -280,20 +357,32 @@ fn container(spec: &AttemptSpec, cgroup: Cgroup, log: Directory) -> Result<(Crea
         .with_detach(true)
         .build()
         .map_err(|error| chain(&error))?;
-    if cgroup.layout() != Layout::Unified {
-        cgroup.join_shim().map_err(because("leave the job's control group"))?;
-    }
-    cgroup.complete_limits().map_err(because("complete the limits"))?;
-    // The score that the job has was set on this process first.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
-    drop((report_write, failure_write, allowed, forbidden));
     let pid = container.pid().ok_or("the sandbox has no first process")?.as_raw();
-    let raw_pid = rustix::process::Pid::from_raw(pid).ok_or("the sandbox has no first process")?;
-    let pidfd = rustix::process::pidfd_open(raw_pid, rustix::process::PidfdFlags::empty()).map_err(because("hold the first process"))?;
-    let network = File::open(format!("/proc/{pid}/ns/net")).map_err(because("open the job's network"))?;
-    sys::loopback_up(network.as_fd()).map_err(because("bring the loopback interface up"))?;
-    let word = first_word(&mut report)?;
-    Ok((Created { spec: spec.clone(), container, cgroup, pid, pidfd, stdout, stderr, failure, log }, word))
+    Ok((Program::Embedded(Box::new(container)), pid))
+}
+
+/// The sandbox by a foreign runtime, with our launcher as its first program.
+fn launched(spec: &AttemptSpec, foreign: Foreign, pipes: &Pipes, devices: &[OwnedFd; 2], writable: &[String]) -> Result<(Program, i32), String> {
+    let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
+    let (start, go) = std::io::pipe().map_err(because("make a pipe"))?;
+    let [allowed, forbidden] = devices;
+    let launcher = Launcher {
+        program: foreign::launcher()?,
+        plan: foreign::plan(spec, writable)?,
+        report: pipes.report.1.as_fd(),
+        start: start.as_fd(),
+        failure: pipes.failure.1.as_fd(),
+        devices: [allowed.as_fd(), forbidden.as_fd()],
+    };
+    let pid = foreign.create([null.as_fd(), pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd()], Some(&launcher))?;
+    Ok((Program::Launched { foreign, go: Some(go) }, pid))
+}
+
+/// The sandbox by a foreign runtime whose inside cannot be looked at.
+fn hidden(foreign: Foreign, pipes: &Pipes) -> Result<(Program, i32), String> {
+    let null = File::open("/dev/null").map_err(because("open /dev/null"))?;
+    let pid = foreign.create([null.as_fd(), pipes.stdout.1.as_fd(), pipes.stderr.1.as_fd()], None)?;
+    Ok((Program::Hidden { foreign, waiter: None }, pid))
 }
 
 /// The executor's word: one small write, so one read takes it whole.

@@ -9,7 +9,7 @@ use crate::log::Writer;
 use crate::supervisor::ShimState;
 use crate::{clock, sys};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -110,7 +110,7 @@ impl Watch<'_> {
             PollFd::from_borrowed_fd(stdout, open(out)),
             PollFd::from_borrowed_fd(stderr, open(err)),
             PollFd::from_borrowed_fd(self.timer.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.created.pidfd.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.created.program.end().unwrap_or(self.created.pidfd.as_fd()), PollFlags::IN),
             PollFd::from_borrowed_fd(self.control.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(guard, guard_flags),
         ];
@@ -197,14 +197,14 @@ impl Watch<'_> {
             ShimState::Running => return Answer::Refused { detail: "it was started before".to_owned() },
             ShimState::Stopping | ShimState::Ended => return Answer::Refused { detail: "it is being stopped".to_owned() },
         }
-        match self.created.container.start() {
+        match self.created.program.start() {
             Ok(()) => {
                 self.state = ShimState::Running;
                 self.started = Some(clock::wall());
                 self.time_limit = Some(clock::boottime_ms().saturating_add(self.created.spec.limits.time_ms));
                 Answer::Done
             }
-            Err(error) => Answer::Refused { detail: error.to_string() },
+            Err(detail) => Answer::Refused { detail },
         }
     }
 
@@ -216,7 +216,7 @@ impl Watch<'_> {
         }
         let end = clock::boottime_ms().saturating_add(grace_ms);
         if self.grace_end.is_none() {
-            let _ = pidfd_send_signal(&self.created.pidfd, Signal::TERM);
+            self.created.program.terminate(self.created.pidfd.as_fd());
         }
         self.grace_end = Some(self.grace_end.map_or(end, |old| old.min(end)));
         self.state = ShimState::Stopping;
@@ -253,8 +253,7 @@ impl Watch<'_> {
     }
 
     fn finish(&mut self) -> std::io::Result<()> {
-        let pid = rustix::process::Pid::from_raw(self.created.pid);
-        let status = waitpid(pid, WaitOptions::empty())?.map(|(_, status)| status);
+        let (code, signal) = self.created.program.status(self.created.pid)?;
         // Whatever else is in the pid namespace dies with its first process; the pipes end then.
         let killed = self.created.cgroup.kill(Duration::from_secs(10));
         for stream in [LogStream::Stdout, LogStream::Stderr] {
@@ -266,9 +265,8 @@ impl Watch<'_> {
         let mut bytes = Vec::new();
         let _ = (&self.created.failure).take(4096).read_to_end(&mut bytes);
         let failure: Option<ExecFailure> = serde_json::from_slice(&bytes).ok();
-        let code = status.and_then(rustix::process::WaitStatus::exit_status);
-        let signal = status.and_then(rustix::process::WaitStatus::terminating_signal);
         let (reason, mut detail) = self.judge(code, signal, oom_kills, peak_memory_bytes, failure.as_ref());
+        self.created.program.forget();
         if let Err(error) = killed.and_then(|()| self.created.cgroup.remove()) {
             detail = format!("{detail}; left behind: {error}");
         }

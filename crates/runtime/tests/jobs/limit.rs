@@ -7,8 +7,7 @@ use vocabulary::job::{ExitReason, LogStream};
 
 const MIB: u64 = 1 << 20;
 
-#[test]
-fn a_memory_bomb_dies_of_its_own_limit() {
+pub(crate) fn a_memory_bomb_dies_of_its_own_limit() {
     let bench = Bench::new();
     let neighbour = bench.begin(&bench.shell("while :; do echo beat; read -t 0.1 x; done"));
     let mut spec = bench.spec(["/bin/escape-probe", "eat", "268435456"]);
@@ -24,8 +23,7 @@ fn a_memory_bomb_dies_of_its_own_limit() {
     neighbour.cleanup().unwrap();
 }
 
-#[test]
-fn memory_of_shared_files_counts() {
+pub(crate) fn memory_of_shared_files_counts() {
     let bench = Bench::new();
     let fill = |place: &str| format!("dd if=/dev/zero of={place}/a bs=1M count=100; echo $?; ");
     let run = |script: String| {
@@ -42,8 +40,7 @@ fn memory_of_shared_files_counts() {
     assert!(outcome.exit.oom_kills >= 1, "both together are the whole limit: {outcome:?}");
 }
 
-#[test]
-fn a_fork_bomb_is_stopped_and_ends() {
+pub(crate) fn a_fork_bomb_is_stopped_and_ends() {
     let bench = Bench::new();
     let mut spec = bench.shell("bomb() { bomb | bomb & }; bomb; sleep 60");
     spec.limits.pids = 32;
@@ -58,8 +55,7 @@ fn a_fork_bomb_is_stopped_and_ends() {
     assert_ne!(outcome.exit.code, Some(0));
 }
 
-#[test]
-fn cpu_is_limited() {
+pub(crate) fn cpu_is_limited() {
     let bench = Bench::new();
     let mut spec = bench.shell("while :; do :; done");
     spec.limits.cpu_millis = 100;
@@ -70,8 +66,7 @@ fn cpu_is_limited() {
     assert!(exit.cpu_ms.is_some_and(|used| used < 900), "{exit:?}");
 }
 
-#[test]
-fn open_files_and_arguments_end_somewhere() {
+pub(crate) fn open_files_and_arguments_end_somewhere() {
     let bench = Bench::new();
     let outcome = bench.run(&bench.spec(["/bin/escape-probe", "exhaust"]));
     assert!(outcome.stdout.contains(&format!("open {}", libc::EMFILE)), "{outcome:?}");
@@ -80,8 +75,7 @@ fn open_files_and_arguments_end_somewhere() {
     assert!(outcome.exit.detail.contains("Argument list too long"), "{:?}", outcome.exit);
 }
 
-#[test]
-fn a_full_disk_is_the_jobs_alone() {
+pub(crate) fn a_full_disk_is_the_jobs_alone() {
     let bench = Bench::new();
     let place = bench.directory.path().join("store");
     let scratch = runtime::scratch::Scratch::create(&place, 32 * MIB, &mut keys::SystemRandom).unwrap();
@@ -100,8 +94,7 @@ fn a_full_disk_is_the_jobs_alone() {
     std::fs::remove_dir(&place).unwrap();
 }
 
-#[test]
-fn the_time_limit_asks_first_and_then_kills() {
+pub(crate) fn the_time_limit_asks_first_and_then_kills() {
     let bench = Bench::new();
     let mut spec = bench.shell("trap 'echo asked; exit 3' TERM; echo up; while :; do read -t 1 x; done");
     spec.limits.time_ms = 1_000;
@@ -114,8 +107,7 @@ fn the_time_limit_asks_first_and_then_kills() {
     assert_eq!((outcome.exit.reason, outcome.exit.signal), (ExitReason::Timeout, Some(9)), "{outcome:?}");
 }
 
-#[test]
-fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
+pub(crate) fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
     let bench = Bench::new();
     let now = || u64::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec).unwrap() * 1000;
     let mut spec = bench.spec(["sleep", "600"]);
@@ -142,8 +134,7 @@ fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
     handle.cleanup().unwrap();
 }
 
-#[test]
-fn a_log_flood_never_stops_the_job_and_loss_is_counted() {
+pub(crate) fn a_log_flood_never_stops_the_job_and_loss_is_counted() {
     let bench = Bench::new();
     // 110 MB without a line end, which are 147 MB of frames, into a ring of 128 MiB.
     let handle = bench.begin(&bench.shell("head -c 110000000 /dev/zero | tr '\\0' 'x' ; echo; echo last >&2"));
@@ -163,8 +154,7 @@ fn a_log_flood_never_stops_the_job_and_loss_is_counted() {
     handle.cleanup().unwrap();
 }
 
-#[test]
-fn logs_are_there_while_the_job_runs() {
+pub(crate) fn logs_are_there_while_the_job_runs() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.shell("echo one; printf two; echo err >&2; sleep 600"));
     assert!(said(&handle, "one"));

@@ -3,8 +3,7 @@
 use crate::support::{Bench, held};
 use vocabulary::job::ExitReason;
 
-#[test]
-fn output_and_code_come_back() {
+pub(crate) fn output_and_code_come_back() {
     let bench = Bench::new();
     let outcome = bench.run(&bench.shell("echo out; echo err >&2; exit 7"));
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "err\n"));
@@ -15,8 +14,7 @@ fn output_and_code_come_back() {
     assert_eq!((outcome.exit.reason, outcome.exit.code), (ExitReason::Completed, Some(0)));
 }
 
-#[test]
-fn every_layer_is_read_back() {
+pub(crate) fn every_layer_is_read_back() {
     let bench = Bench::new();
     let outcome = bench.run(&bench.spec(["true"]));
     for name in [
@@ -31,8 +29,7 @@ fn every_layer_is_read_back() {
     assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
 }
 
-#[test]
-fn many_at_once_do_not_mix() {
+pub(crate) fn many_at_once_do_not_mix() {
     let bench = Bench::new();
     let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
     std::thread::scope(|scope| {

@@ -5,8 +5,7 @@ use runtime::probe::{capacity, free_bytes, machine_by};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-#[test]
-fn every_fact_is_looked_at_and_what_jobs_need_is_here() {
+pub(crate) fn every_fact_is_looked_at_and_what_jobs_need_is_here() {
     let bench = Bench::new();
     let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = mounts();
@@ -35,15 +34,13 @@ fn every_fact_is_looked_at_and_what_jobs_need_is_here() {
     assert_eq!(capacity().cgroup_layout, layout);
 }
 
-#[test]
-fn a_program_without_the_verb_claims_nothing() {
+pub(crate) fn a_program_without_the_verb_claims_nothing() {
     let facts = machine_by(Path::new("/bin/true"), Path::new("/"));
     let fact = facts.iter().find(|fact| fact.name == "user_namespace").unwrap();
     assert!(!fact.present && fact.detail.starts_with("not tried"), "{fact:?}");
 }
 
-#[test]
-fn capacity_is_what_the_kernel_says() {
+pub(crate) fn capacity_is_what_the_kernel_says() {
     let capacity = capacity();
     assert_eq!(capacity.kernel, std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
     assert_eq!(capacity.boot_id, std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());
@@ -52,8 +49,7 @@ fn capacity_is_what_the_kernel_says() {
     assert!(free_bytes(Path::new("/no/such/place")).is_err());
 }
 
-#[test]
-fn the_cgroup_namespace_is_the_jobs_own() {
+pub(crate) fn the_cgroup_namespace_is_the_jobs_own() {
     let bench = Bench::new();
     let outcome = bench.run(&bench.shell("grep -v '/$' /proc/self/cgroup; hostname; uname -n; cat /etc/hostname"));
     // Every path that the job sees is the root of its own view; the node's name does not show.

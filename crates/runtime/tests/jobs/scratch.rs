@@ -14,8 +14,7 @@ fn contains(path: &Path, needle: &[u8]) -> bool {
     std::fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle)
 }
 
-#[test]
-fn after_the_key_names_and_contents_are_unreadable() {
+pub(crate) fn after_the_key_names_and_contents_are_unreadable() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("store");
     let scratch = Scratch::create(&place, 16 * MIB, &mut keys::SystemRandom).unwrap();
@@ -40,8 +39,7 @@ fn after_the_key_names_and_contents_are_unreadable() {
     assert!(wait(Duration::from_secs(10), || leftovers::find("none", directory.path()).unwrap().is_empty()));
 }
 
-#[test]
-fn leftovers_of_a_lost_agent_are_found_locked_and_removed() {
+pub(crate) fn leftovers_of_a_lost_agent_are_found_locked_and_removed() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("store");
     Scratch::remove_leftovers(&place).unwrap();
@@ -61,8 +59,7 @@ fn leftovers_of_a_lost_agent_are_found_locked_and_removed() {
     assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
 }
 
-#[test]
-fn a_job_works_in_its_scratch_and_another_jobs_shim_does_not_keep_it() {
+pub(crate) fn a_job_works_in_its_scratch_and_another_jobs_shim_does_not_keep_it() {
     let bench = Bench::new();
     let place = bench.directory.path().join("store");
     let scratch = Scratch::create(&place, 16 * MIB, &mut keys::SystemRandom).unwrap();
@@ -87,8 +84,7 @@ fn a_job_works_in_its_scratch_and_another_jobs_shim_does_not_keep_it() {
     other.cleanup().unwrap();
 }
 
-#[test]
-fn what_is_missing_is_named() {
+pub(crate) fn what_is_missing_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();

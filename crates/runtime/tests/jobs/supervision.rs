@@ -38,8 +38,7 @@ fn members(bench: &Bench, handle: &Handle) -> Vec<String> {
     all
 }
 
-#[test]
-fn a_second_start_of_one_attempt_is_refused() {
+pub(crate) fn a_second_start_of_one_attempt_is_refused() {
     let bench = Bench::new();
     let spec = bench.spec(["sleep", "600"]);
     let handle = bench.begin(&spec);
@@ -54,8 +53,7 @@ fn a_second_start_of_one_attempt_is_refused() {
     handle.cleanup().unwrap();
 }
 
-#[test]
-fn a_restarted_agent_finds_everything_again() {
+pub(crate) fn a_restarted_agent_finds_everything_again() {
     let bench = Bench::new();
     let running = bench.begin(&bench.shell("echo before; while [ ! -e /tmp/x ]; do read -t 0.1 x; echo tick; done"));
     let waiting = bench.supervisor.start(&bench.spec(["true"])).unwrap();
@@ -86,8 +84,7 @@ fn a_restarted_agent_finds_everything_again() {
     }
 }
 
-#[test]
-fn a_killed_shim_takes_its_job_with_it() {
+pub(crate) fn a_killed_shim_takes_its_job_with_it() {
     let bench = Bench::new();
     for argv in [vec!["sleep", "600"], vec!["/bin/escape-probe", "stubborn"]] {
         let handle = bench.begin(&bench.spec(argv));
@@ -107,8 +104,7 @@ fn a_killed_shim_takes_its_job_with_it() {
     }
 }
 
-#[test]
-fn a_killed_guard_is_replaced() {
+pub(crate) fn a_killed_guard_is_replaced() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.spec(["/bin/escape-probe", "stubborn"]));
     // The job's first process has the shim's command line until it executes its own program.
@@ -122,8 +118,7 @@ fn a_killed_guard_is_replaced() {
     handle.cleanup().unwrap();
 }
 
-#[test]
-fn a_shim_killed_at_any_step_leaves_nothing() {
+pub(crate) fn a_shim_killed_at_any_step_leaves_nothing() {
     let bench = Bench::new();
     // The whole making takes some ten milliseconds: steps of one millisecond from the first sight of the shim.
     for delay in (0..40).step_by(3) {
@@ -162,8 +157,7 @@ fn a_shim_killed_at_any_step_leaves_nothing() {
     }
 }
 
-#[test]
-fn an_agent_that_dies_while_the_sandbox_is_made_loses_nothing() {
+pub(crate) fn an_agent_that_dies_while_the_sandbox_is_made_loses_nothing() {
     let bench = Bench::new();
     let spec = bench.spec(["true"]);
     let directory = bench.supervisor.directory(spec.attempt);
@@ -186,8 +180,7 @@ fn an_agent_that_dies_while_the_sandbox_is_made_loses_nothing() {
     found.handle.cleanup().unwrap();
 }
 
-#[test]
-fn another_boot_means_that_everything_has_ended() {
+pub(crate) fn another_boot_means_that_everything_has_ended() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.spec(["sleep", "600"]));
     for pid in processes(&handle) {
@@ -202,8 +195,7 @@ fn another_boot_means_that_everything_has_ended() {
     assert!(matches!(handle.stop(Duration::ZERO, ExitReason::Cancelled), Err(SupervisorError::Ended)));
 }
 
-#[test]
-fn a_half_written_directory_is_ended_and_removed() {
+pub(crate) fn a_half_written_directory_is_ended_and_removed() {
     let bench = Bench::new();
     let spec = bench.spec(["true"]);
     let directory = bench.supervisor.directory(spec.attempt);
@@ -225,8 +217,7 @@ fn a_half_written_directory_is_ended_and_removed() {
     assert_eq!(bench.run(&spec).exit.reason, ExitReason::Completed, "the next start is the first");
 }
 
-#[test]
-fn stop_asks_and_kill_does_not() {
+pub(crate) fn stop_asks_and_kill_does_not() {
     let bench = Bench::new();
     let handle = bench.begin(&bench.shell("trap 'echo asked; exit 5' TERM; echo up; while :; do read -t 1 x; done"));
     assert!(said(&handle, "up"));
@@ -244,8 +235,7 @@ fn stop_asks_and_kill_does_not() {
     handle.cleanup().unwrap();
 }
 
-#[test]
-fn what_cannot_be_executed_and_what_ends_by_a_signal_says_so() {
+pub(crate) fn what_cannot_be_executed_and_what_ends_by_a_signal_says_so() {
     let bench = Bench::new();
     let run = |argv: &[&str]| bench.run(&bench.spec(argv.iter().copied())).exit;
     let exit = run(&["/bin/absent"]);

@@ -1,5 +1,6 @@
 //! An image made of a static busybox, a supervisor with a directory of its own, and waiting with a deadline.
 
+use runtime::backend::Backend;
 use runtime::leftovers;
 use runtime::sandbox::AttemptSpec;
 use runtime::supervisor::{Handle, ShimState, StartError, Supervisor};
@@ -20,6 +21,7 @@ pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) supervisor: Supervisor,
     pub(crate) parent: String,
+    backend: Backend,
     next: AtomicU32,
 }
 
@@ -38,7 +40,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         build_image(&directory.path().join("image"));
         let supervisor = Supervisor::new(&directory.path().join("jobs"), Path::new(SHIM)).unwrap();
-        Self { directory, supervisor, parent: format!("swarm-test-{}", std::process::id()), next: AtomicU32::new(0) }
+        Self { directory, supervisor, parent: format!("swarm-test-{}", std::process::id()), backend: backend(), next: AtomicU32::new(0) }
     }
 
     pub(crate) fn image(&self) -> PathBuf {
@@ -72,6 +74,7 @@ impl Bench {
             limits: JobLimits { memory_bytes: 256 * MIB, cpu_millis: 2000, pids: 128, time_ms: 120_000, grace_ms: 2_000, ..JobLimits::default() },
             binds: Vec::new(),
             grants: BTreeSet::new(),
+            backend: self.backend.clone(),
             id_base: (1 + pid % 60_000) * runtime::limits::ID_BLOCK,
             cgroup_parent: self.parent.clone(),
             deadline_boottime_ms: None,
@@ -188,6 +191,12 @@ pub(crate) fn held(report: &IsolationReport, name: &str) -> String {
     let layer = report.layers.iter().find(|layer| layer.name == name).unwrap_or_else(|| panic!("no layer `{name}`"));
     assert_eq!(layer.verdict, LayerVerdict::Held, "{layer:?}");
     layer.observed.clone()
+}
+
+/// What makes the sandboxes of this binary's tests.
+pub(crate) fn backend() -> Backend {
+    let found = Backend::installed().into_iter().find(|backend| backend.runtime == crate::RUNTIME);
+    found.unwrap_or_else(|| panic!("`cargo xtask setup` installs {}", crate::RUNTIME))
 }
 
 /// A tree as an image has it: busybox under the names that the tests use, and the probe with its libraries.
