@@ -3,23 +3,13 @@
 use std::collections::BTreeSet;
 
 use vocabulary::ErrorCode;
-use vocabulary::job::{JobSpec, SandboxGrant};
+use vocabulary::job::JobSpec;
 use vocabulary::limits::{COMMAND_ARGS_MAX, COMMAND_BYTES_MAX, JOB_VOLUMES_MAX};
 
 use crate::api::problem::Failure;
 use crate::limits::{JOB_CPU_MILLIS, JOB_GRACE_MS, JOB_MEMORY_BYTES, JOB_PIDS, JOB_RESTARTS, JOB_SCRATCH_BYTES, JOB_TIME_MS, RUN_LEASE_MS, SPEC_JSON_MAX};
 use crate::operation::enrolment::check_labels;
 use crate::row::VolumeRow;
-
-/// A grant as it stands in a spec.
-const fn word(grant: SandboxGrant) -> &'static str {
-    match grant {
-        SandboxGrant::Debug => "debug",
-        SandboxGrant::Uring => "uring",
-        SandboxGrant::Cma => "cma",
-        SandboxGrant::MayCompile => "may_compile",
-    }
-}
 
 /// Checks a spec by itself. `gpus` says whether any node offers one.
 pub(crate) fn check_spec(spec: &JobSpec, gpus: bool) -> Result<(), Failure> {
@@ -47,11 +37,6 @@ pub(crate) fn check_spec(spec: &JobSpec, gpus: bool) -> Result<(), Failure> {
     }
     if spec.network {
         return Err(Failure::new(ErrorCode::NotBuilt, "`spec.network`: jobs have no network until the mesh is built; leave it out"));
-    }
-    // These open more of the kernel to the job, on a machine of somebody else: no rule decides on them yet, so nobody may.
-    if let Some(grant) = spec.grants.iter().find(|grant| !matches!(grant, SandboxGrant::MayCompile)) {
-        let detail = format!("`spec.grants`: `{}` wants a decision by policy, which is not built; only `may_compile` is", word(*grant));
-        return Err(Failure::new(ErrorCode::NotBuilt, detail));
     }
     if spec.gpus > 0 && !gpus {
         return Err(Failure::new(ErrorCode::NoPlacement, "`spec.gpus`: no node of this deployment has a GPU"));
@@ -165,7 +150,6 @@ mod tests {
             (refused(|s| s.node_labels = [("a b".into(), "1".into())].into()), ErrorCode::InvalidRequest, "node_labels"),
             (refused(|s| s.network = true), ErrorCode::NotBuilt, "spec.network"),
             (refused(|s| s.gpus = 1), ErrorCode::NoPlacement, "spec.gpus"),
-            (refused(|s| s.grants = [SandboxGrant::MayCompile, SandboxGrant::Uring].into()), ErrorCode::NotBuilt, "`uring`"),
             (
                 refused(|s| s.inputs = vec![JobInput { volume: volume(1), name: name("a") }, JobInput { volume: volume(2), name: name("a") }]),
                 ErrorCode::InvalidRequest,

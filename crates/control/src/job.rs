@@ -26,6 +26,9 @@ impl JobRow {
             purpose: self.spec.purpose.clone(),
             region: self.spec.region.clone(),
             jurisdictions: self.spec.jurisdictions.clone(),
+            runtime: self.spec.runtime.unwrap_or_default(),
+            gpus: self.spec.gpus,
+            grants: self.spec.grants.clone(),
             node,
         }
     }

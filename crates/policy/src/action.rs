@@ -174,6 +174,7 @@ list! {
     LeaseEnd, "leaseEnd", MEMBERS, VOLUME, "end a lease", false, false;
     JobList, "jobList", MEMBERS, TENANT, "list jobs", false, false;
     JobSubmit, "jobSubmit", MEMBERS, JOBS, "run a job", false, false;
+    JobWiden, "jobWiden", MEMBERS, JOBS, "widen the job's sandbox", false, false;
     JobView, "jobView", MEMBERS, JOBS, "show the job", false, false;
     JobLogs, "jobLogs", MEMBERS, JOBS, "read the job's log", false, false;
     JobStop, "jobStop", MEMBERS, JOBS, "stop the job", false, false;

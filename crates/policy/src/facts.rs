@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use vocabulary::job::SandboxGrant;
+use vocabulary::runtime::Runtime;
 use vocabulary::{ImageId, JobId, Jurisdiction, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, Region, Sensitivity, TenantId, VolumeId};
 
 use crate::action::EntityKind;
@@ -87,6 +89,12 @@ pub struct JobFacts {
     pub region: Option<Region>,
     /// Where it may run; empty means anywhere.
     pub jurisdictions: BTreeSet<Jurisdiction>,
+    /// What makes its sandbox; the default where it names none.
+    pub runtime: Runtime,
+    /// How many GPUs it asks for.
+    pub gpus: u32,
+    /// What widens its sandbox.
+    pub grants: BTreeSet<SandboxGrant>,
     /// The node on which its newest attempt is placed.
     pub node: Option<NodeFacts>,
 }

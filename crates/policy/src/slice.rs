@@ -153,6 +153,9 @@ impl Slice<'_> {
             ("clearance", long(job.sensitivity.level())),
             ("purpose", text(job.purpose.as_str())),
             ("jurisdictions", labels(&job.jurisdictions)),
+            ("runtime", text(job.runtime.as_str())),
+            ("gpus", long(job.gpus)),
+            ("grants", RestrictedExpression::new_set(job.grants.iter().map(|grant| text(grant.as_str())))),
         ];
         if let Some(region) = &job.region {
             attributes.push(("region", text(region.as_str())));

@@ -83,6 +83,9 @@ fn job(t: SetFacts, p: u8) -> JobFacts {
         purpose: research(),
         region: None,
         jurisdictions: BTreeSet::new(),
+        runtime: vocabulary::runtime::Runtime::Youki,
+        gpus: 0,
+        grants: BTreeSet::new(),
         node: Some(node(7)),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use audit::{Event, Outcome};
-use policy::action::{ImageUse, JobList, JobStop, JobSubmit, JobView, VolumeView};
+use policy::action::{ImageUse, JobList, JobStop, JobSubmit, JobView, JobWiden, VolumeView};
 use policy::{Action, Resource, SetFacts};
 use receipt::statement::command_digest;
 use store::{Expect, Kind, Page, Transaction};
@@ -108,6 +108,11 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
     let member = call.member()?;
     let spec = request.spec;
     check_spec(&spec, control.fleet.offers_gpus())?;
+    if let Some(runtime) = spec.runtime
+        && !control.fleet.offers(runtime)
+    {
+        return Err(Failure::new(ErrorCode::NoPlacement, format!("`spec.runtime`: no node offers runtime `{runtime}`")));
+    }
     control.project(tenant.tenant, request.project).await?;
     let id = fresh(JobId::new, call.now);
     let command = command_digest(&spec.command).map_err(Failure::internal)?;
@@ -139,6 +144,10 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
         spec,
     };
     call.permit(Resource::Job(job.facts(tenant, None)), &[]).await?.spend();
+    // More of the kernel, on a machine of somebody else: a decision of its own.
+    if job.spec.grants.iter().any(|grant| grant.opens_kernel()) {
+        call.also::<JobWiden>(Resource::Job(job.facts(tenant, None))).await?;
+    }
     data(&call, tenant, &job).await?;
     // The receipt will name the set under which the job was placed.
     control.record_policy(tenant.tenant, call.now).await?;

@@ -1,7 +1,9 @@
-use super::{Draw, allowed, explained, facts, refused, tenant, user_of, volume, volume_of};
+use super::{Draw, allowed, explained, facts, job, refused, tenant, user_of, volume, volume_of};
 use crate::limits::{OWN_POLICIES_MAX, OWN_TEXT_MAX, RULE_BYTES_MAX, RULE_DEPTH_MAX, RULE_OPERATORS_MAX};
 use crate::*;
 use vocabulary::Sensitivity;
+use vocabulary::job::SandboxGrant;
+use vocabulary::runtime::Runtime;
 
 const GOOD: &str = r#"
 // Nobody opens what is confidential, but for auditors' eyes; "not" a rule: permit(principal, action, resource);
@@ -37,6 +39,36 @@ fn narrow_and_widen_their_own_tenant() {
     }
     assert_eq!(sets.install(own.tenant, &none, 2).unwrap(), BUILT_IN_EPOCH + 2);
     assert!(allowed(&sets, &asked(own), "volumeRead"));
+}
+
+#[test]
+fn require_a_runtime_and_decide_on_wider_sandboxes() {
+    let sets = PolicySets::new().unwrap();
+    let own = tenant(1);
+    let asked = |role: &str, action: &str, change: fn(&mut JobFacts)| {
+        let mut job = job(own, 1);
+        change(&mut job);
+        facts(user_of(own, &[role]), action, Resource::Job(job))
+    };
+    let plain = || asked("engineer", "jobSubmit", |_| ());
+    let debug = |role: &str| asked(role, "jobWiden", |job| job.grants = [SandboxGrant::Debug].into());
+    assert!(allowed(&sets, &plain(), "jobSubmit"));
+    assert!(allowed(&sets, &debug("admin"), "jobWiden"), "the tenant's administrators decide");
+    assert!(!allowed(&sets, &debug("engineer"), "jobWiden"));
+    let rules = r#"
+        @id("only-gvisor") forbid(principal, action == Swarm::Action::"jobSubmit", resource) unless { resource.runtime == "runsc" };
+        @id("few-gpus") forbid(principal, action == Swarm::Action::"jobSubmit", resource) when { resource.gpus > 1 };
+        @id("engineers-may-debug") permit(principal, action == Swarm::Action::"jobWiden", resource) when { resource.grants == ["debug"] };
+        @id("nobody-rings") forbid(principal, action == Swarm::Action::"jobWiden", resource) when { resource.grants.contains("uring") };"#;
+    sets.install(own.tenant, &sets.check_own(rules).unwrap(), 1).unwrap();
+    refused(&sets, &plain(), "jobSubmit", "own/only-gvisor");
+    assert!(allowed(&sets, &asked("engineer", "jobSubmit", |job| job.runtime = Runtime::Runsc), "jobSubmit"));
+    let many = asked("engineer", "jobSubmit", |job| (job.runtime, job.gpus) = (Runtime::Runsc, 2));
+    refused(&sets, &many, "jobSubmit", "own/few-gpus");
+    assert!(allowed(&sets, &debug("engineer"), "jobWiden"));
+    assert!(!allowed(&sets, &asked("engineer", "jobWiden", |job| job.grants = [SandboxGrant::Cma].into()), "jobWiden"));
+    let rings = asked("admin", "jobWiden", |job| job.grants = [SandboxGrant::Debug, SandboxGrant::Uring].into());
+    refused(&sets, &rings, "jobWiden", "own/nobody-rings");
 }
 
 #[test]
