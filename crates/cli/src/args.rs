@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use vocabulary::runtime::Runtime;
 use vocabulary::{JobId, Jurisdiction, KeyId, Name, PrincipalId, Purpose, Region, Sensitivity, Sha256Digest, TenantId, TokenId};
 
 use crate::output::Format;
@@ -599,9 +600,12 @@ pub(crate) struct JobRun {
     /// own-node: a node that is set apart for the tenant, with nobody else's job beside it
     #[arg(long, value_name = "shared|own-node", default_value = "shared", value_parser = parse_placement)]
     pub(crate) placement: vocabulary::job::Placement,
-    /// Widen the sandbox: may_compile lets files in /tmp and /scratch be executed; the others are refused until policy decides on them
+    /// Widen the sandbox: may_compile lets files in /tmp and /scratch be executed; the others open more of the kernel and need the tenant's administrator, or a policy of the tenant
     #[arg(long = "grant", value_name = "debug|uring|cma|may_compile")]
     pub(crate) grants: Vec<String>,
+    /// What makes the sandbox; only nodes that offer it are taken (default: youki)
+    #[arg(long, value_name = "youki|runc|crun|runsc|kata")]
+    pub(crate) runtime: Option<Runtime>,
     /// GPUs
     #[arg(long, default_value_t = 0)]
     pub(crate) gpus: u32,
@@ -754,6 +758,9 @@ pub(crate) struct NodeRun {
     /// Control group below which jobs run
     #[arg(long, default_value = "swarm", value_name = "NAME")]
     pub(crate) cgroup_parent: String,
+    /// A foreign runtime that this node offers, and its program (default: those that packages have installed)
+    #[arg(long = "runtime", value_name = "runc|crun|runsc|kata=PATH", value_parser = parse_runtime)]
+    pub(crate) runtimes: Vec<(Runtime, PathBuf)>,
     #[command(flatten)]
     pub(crate) ids: Ids,
     /// Stop the jobs when the agent is stopped (otherwise they go on, and the next start finds them again)
@@ -917,9 +924,31 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Splits `RUNTIME=PATH`.
+fn parse_runtime(text: &str) -> Result<(Runtime, PathBuf), String> {
+    let (runtime, path) = text.split_once('=').ok_or("it is not RUNTIME=PATH")?;
+    let runtime: Runtime = runtime.parse().map_err(|error: vocabulary::runtime::UnknownRuntime| error.to_string())?;
+    if runtime == Runtime::Youki {
+        return Err("youki is a part of Swarm and always offered".to_owned());
+    }
+    if !path.starts_with('/') {
+        return Err(format!("the path of {runtime} is absolute"));
+    }
+    Ok((runtime, path.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runtimes_are_named_with_their_programs() {
+        assert_eq!(parse_runtime("runc=/usr/sbin/runc"), Ok((Runtime::Runc, "/usr/sbin/runc".into())));
+        for (text, rule) in [("runc", "RUNTIME=PATH"), ("docker=/bin/x", "no runtime"), ("youki=/bin/x", "part of Swarm"), ("crun=bin/crun", "absolute")] {
+            let told = parse_runtime(text).unwrap_err();
+            assert!(told.contains(rule), "{text}: {told}");
+        }
+    }
 
     #[test]
     fn the_grammar_is_sound() {

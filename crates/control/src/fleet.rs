@@ -157,6 +157,12 @@ impl Fleet {
         self.nodes().values().any(|live| live.seen.as_ref().is_some_and(|seen| seen.facts.gpus > 0))
     }
 
+    /// Whether a node that was heard of offers this runtime. The default is everywhere.
+    pub(crate) fn offers(&self, runtime: vocabulary::runtime::Runtime) -> bool {
+        runtime == vocabulary::runtime::Runtime::default()
+            || self.nodes().values().any(|live| live.seen.as_ref().is_some_and(|seen| seen.facts.offers(runtime)))
+    }
+
     /// What a node said last.
     pub(crate) fn seen(&self, node: NodeId) -> Option<SeenRow> {
         self.nodes().get(&node)?.seen.clone()

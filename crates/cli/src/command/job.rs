@@ -138,6 +138,7 @@ fn spec(
             grace_ms: defaults.grace_ms,
         },
         grants,
+        runtime: run.runtime,
         gpus: run.gpus,
         network: run.network,
         placement: run.placement,
@@ -286,6 +287,7 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
     pairs.extend(job.misfits.iter().map(|misfit| ("not on", format!("{}: {}", misfit.node, misfit.constraint))));
     if let Some(report) = job.report.as_ref().and_then(|report| report.isolation.as_ref()) {
         pairs.push(("isolation", format!("{} on {} ({} cgroups), as the node says", report.backend, report.kernel, report.cgroup_layout)));
+        pairs.extend(report.runtime.iter().map(|offer| ("runtime", crate::command::node::runtime(offer))));
         pairs.extend(report.layers.iter().map(|layer| ("  layer", format!("{:24} {:14} {}", layer.name, verdict(layer.verdict), layer.observed))));
     }
     pairs.push(("evidence", "none: isolation and region are the node's own signed word".to_owned()));

@@ -15,7 +15,7 @@ use crate::command::server::{asked_to_end, end_with_parent, logging};
 use crate::command::tenant::done;
 use crate::error::{CliError, chain};
 use crate::host;
-use crate::output::human_bytes;
+use crate::output::{human_bytes, visible};
 use crate::prompt;
 
 pub(crate) async fn node(app: &App, verb: NodeVerb) -> Result<(), CliError> {
@@ -143,6 +143,7 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
         dir: args.node_dir,
         shim_exe: PathBuf::from("/proc/self/exe"),
         cgroup_parent: args.cgroup_parent,
+        runtimes: args.runtimes,
         id_base: args.ids.id_base,
         id_blocks: args.ids.id_blocks,
         drain_on_stop: args.stop_jobs,
@@ -230,7 +231,14 @@ fn show(app: &App, node: &Node) -> Result<(), CliError> {
         pairs.push(("host", format!("{}, kernel {}, {} cgroups, swarm {}", facts.hostname, facts.kernel, facts.cgroup_layout, facts.version)));
         let (memory, scratch) = (human_bytes(facts.memory_bytes), human_bytes(facts.scratch_bytes));
         pairs.push(("capacity", format!("{} m cpu, {memory} memory, {scratch} scratch, {} gpus", facts.cpu_millis, facts.gpus)));
+        pairs.extend(facts.runtimes.iter().map(|offer| ("  runtime", runtime(offer))));
         pairs.extend(facts.features.iter().map(|(name, value)| ("  feature", format!("{name}: {value}"))));
     }
     app.output.one(node, &pairs)
+}
+
+/// A runtime with its version and the digest of its program.
+pub(crate) fn runtime(offer: &vocabulary::runtime::RuntimeOffer) -> String {
+    let digest = offer.digest.map_or_else(|| "a part of swarm".to_owned(), |digest| digest.to_string());
+    format!("{} {}, {digest}{}", offer.runtime, visible(&offer.version), if offer.untested { ", untested" } else { "" })
 }

@@ -117,6 +117,7 @@ fn check_report(said: &AttemptReport) -> Result<(), Failure> {
     }
     let Some(isolation) = &said.isolation else { return Ok(()) };
     let head = plain(&isolation.backend, 128) && plain(&isolation.cgroup_layout, 128) && plain(&isolation.kernel, 256);
+    let head = head && isolation.runtime.as_ref().is_none_or(|runtime| plain(&runtime.version, 128));
     let layers = isolation.layers.iter().all(|layer| plain(&layer.name, 128) && layer.observed.len() <= 1024);
     // As it will lie in the job's row, twice for each attempt.
     let size = serde_json::to_vec(isolation).map_err(Failure::internal)?.len();

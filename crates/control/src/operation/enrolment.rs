@@ -205,6 +205,11 @@ pub(crate) fn check_facts(facts: &vocabulary::plan::NodeFacts) -> Result<(), Fai
             return Err(Failure::invalid(format!("`{field}` has at most 256 bytes and no control characters")));
         }
     }
+    let offer = |offer: &vocabulary::runtime::RuntimeOffer| offer.version.len() <= 128 && !offer.version.chars().any(char::is_control);
+    let once = |wanted: vocabulary::runtime::Runtime| facts.runtimes.iter().filter(|offer| offer.runtime == wanted).count() <= 1;
+    if !vocabulary::runtime::Runtime::ALL.into_iter().all(once) || !facts.runtimes.iter().all(offer) {
+        return Err(Failure::invalid("`facts.runtimes` names each runtime at most once, with a version of at most 128 bytes"));
+    }
     if facts.features.len() > 64 || facts.features.iter().any(|(key, value)| key.len() > 64 || value.len() > 512) {
         return Err(Failure::invalid("`facts.features` has at most 64 entries of 64 and 512 bytes"));
     }

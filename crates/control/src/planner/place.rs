@@ -215,6 +215,13 @@ fn misfit(job: &JobRow, data: &[DataRule], node: &NodeView, taken: &Used, now: U
         return Some(format!("its plan has room for {PLAN_SPECS_MAX} bytes of specs, and {} are taken", taken.spec_bytes));
     }
     let limits = &spec.limits;
+    if let Some(runtime) = spec.runtime
+        && !node.facts.offers(runtime)
+    {
+        let offered: Vec<&str> = node.facts.runtimes.iter().map(|offer| offer.runtime.as_str()).collect();
+        let offered = if offered.is_empty() { "youki".to_owned() } else { offered.join(", ") };
+        return Some(format!("runtime: the node offers {offered}, the job asks for {runtime}"));
+    }
     for (what, wanted, total, taken) in [
         ("cpu (thousandths)", limits.cpu_millis, node.facts.cpu_millis, taken.cpu_millis),
         ("memory (bytes)", limits.memory_bytes, node.facts.memory_bytes, taken.memory_bytes),

@@ -5,6 +5,7 @@ use crate::limits::CLOCK_SKEW_MS;
 use vocabulary::job::{JobLimits, Placement, RESTARTS_DEFAULT, RUN_LEASE_DEFAULT_MS};
 use vocabulary::label::Jurisdictions;
 use vocabulary::plan::{NodeFacts, NodePlace};
+use vocabulary::runtime::{Runtime, RuntimeOffer};
 use vocabulary::{Labels, Purpose, Sensitivity, VolumeId};
 
 const NOW: UnixTime = UnixTime::from_millis(1_000_000);
@@ -24,6 +25,7 @@ pub(super) fn spec() -> JobSpec {
         node_labels: Labels::new(),
         limits: JobLimits::default(),
         grants: Default::default(),
+        runtime: None,
         gpus: 0,
         network: false,
         placement: Placement::Shared,
@@ -49,6 +51,7 @@ pub(super) fn node(n: u8, region: &str, jurisdiction: &str) -> NodeView {
             memory_bytes: 4 << 30,
             scratch_bytes: 8 << 30,
             gpus: 0,
+            runtimes: vec![],
             features: Labels::new(),
             boot_id: "b".into(),
             version: "0".into(),
@@ -119,6 +122,11 @@ fn every_constraint_is_named_on_its_node() {
     assert_eq!(misfit_of(&asks(|s| s.jurisdictions = ["CH".parse().unwrap()].into()), &[], eu()), "jurisdiction is EU, the job asks for CH");
     assert!(misfit_of(&asks(|s| s.node_labels = [("disk".into(), "slow".into())].into()), &[], eu()).contains("fast"));
     assert!(misfit_of(&asks(|s| s.node_labels = [("gpu".into(), "h200".into())].into()), &[], eu()).contains("absent"));
+    let runc = asks(|s| s.runtime = Some(Runtime::Runc));
+    assert_eq!(misfit_of(&runc, &[], eu()), "runtime: the node offers youki, the job asks for runc");
+    let mut offering = eu();
+    offering.facts.runtimes = [Runtime::Youki, Runtime::Crun].map(|runtime| RuntimeOffer { runtime, version: "1".into(), digest: None, untested: false }).into();
+    assert_eq!(misfit_of(&runc, &[], offering), "runtime: the node offers youki, crun, the job asks for runc");
     assert!(misfit_of(&asks(|s| s.gpus = 1), &[], eu()).starts_with("gpus: 0 of 0 free"));
     assert!(misfit_of(&asks(|s| s.limits.memory_bytes = 5 << 30), &[], eu()).starts_with("memory"));
     assert!(misfit_of(&asks(|s| s.limits.cpu_millis = 2001), &[], eu()).starts_with("cpu"));

@@ -282,6 +282,8 @@ async fn a_job_is_admitted_with_its_own_tenants_things_only() {
     image(&world, &tenant).await;
     assert_eq!(submit(&world, &tenant, |spec| spec.network = true).await.unwrap_err().code, ErrorCode::NotBuilt);
     assert_eq!(submit(&world, &tenant, |spec| spec.gpus = 1).await.unwrap_err().code, ErrorCode::NoPlacement);
+    let absent = submit(&world, &tenant, |spec| spec.runtime = Some(vocabulary::runtime::Runtime::Kata)).await.unwrap_err();
+    assert!(absent.code == ErrorCode::NoPlacement && absent.detail.contains("no node offers runtime `kata`"), "{absent:?}");
     assert_eq!(submit(&world, &tenant, |spec| spec.run_lease_ms = 1).await.unwrap_err().code, ErrorCode::InvalidRequest);
 
     let volume = |owner: &Tenant, name: &str| {

@@ -230,6 +230,7 @@ pub(crate) fn facts() -> NodeFacts {
         memory_bytes: 8 << 30,
         scratch_bytes: 8 << 30,
         gpus: 0,
+        runtimes: vec![],
         features: Labels::new(),
         boot_id: "b".into(),
         version: "0".into(),

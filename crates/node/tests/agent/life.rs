@@ -6,6 +6,7 @@ use receipt::envelope::{Envelope, IN_TOTO, InToto, PublicKey};
 use receipt::{Statement, VolumeUse};
 use vocabulary::job::{AttemptId, ExitReason, JobState};
 use vocabulary::plan::Desired;
+use vocabulary::runtime::Runtime;
 
 use crate::plane::{DEPLOYMENT, Fault, NODE, TENANT};
 use crate::world::{World, input, output, until};
@@ -75,6 +76,42 @@ async fn a_job_reads_a_volume_and_writes_another() {
     world.plane.plan(vec![other]);
     until("forgetting", || (!world.dir.join("attempts").join(attempt.to_string()).exists()).then_some(())).await;
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_gets_the_runtime_that_it_asks_for_or_is_refused_by_name() {
+    let world = World::new().await;
+    let mut options = world.options();
+    options.runtimes = vec![(Runtime::Runc, "/usr/sbin/runc".into())];
+    let agent = world.start_with(options);
+    let asks = |runtime: Option<Runtime>| {
+        let mut job = world.job("echo ran");
+        job.spec.runtime = runtime;
+        job
+    };
+    let (plain, runc, kata) = (asks(None), asks(Some(Runtime::Runc)), asks(Some(Runtime::Kata)));
+    world.plane.plan(vec![plain.clone(), runc.clone(), kata.clone()]);
+    for job in [&plain, &runc] {
+        let report = world.ends(job.attempt).await;
+        assert_eq!(report.exit.as_ref().unwrap().reason, ExitReason::Completed, "{report:?}");
+        assert_eq!(world.plane.log_text(job.attempt), "ran\n");
+    }
+    let exit = world.ends(kata.attempt).await.exit.unwrap();
+    assert!(exit.reason == ExitReason::Create && exit.detail.contains("runtime: the job asks for kata, this node does not offer it"), "{exit:?}");
+    // What the node offers is what the statement shows: version and digest of the very program.
+    let offers = world.plane.look(|facts| facts.reports.last().unwrap().facts.runtimes.clone());
+    assert_eq!(offers.iter().map(|offer| offer.runtime).collect::<Vec<_>>(), [Runtime::Youki, Runtime::Runc]);
+    let program = std::fs::read("/usr/sbin/runc").unwrap();
+    assert_eq!(offers[1].digest, Some(vocabulary::Sha256Digest::from_bytes(keys::derive::sha256(&[&program]))));
+    for (job, offer) in [(&plain, &offers[0]), (&runc, &offers[1])] {
+        assert_eq!(statement(&world, job.attempt).isolation.runtime.as_ref(), Some(offer));
+    }
+    agent.stop().await;
+    // A program that was named and is none keeps the agent from starting.
+    let mut options = world.options();
+    options.runtimes = vec![(Runtime::Crun, "/bin/true".into())];
+    let refused = node::run(options, tokio_util::sync::CancellationToken::new()).await.unwrap_err();
+    assert!(refused.to_string().contains("does not call itself crun"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

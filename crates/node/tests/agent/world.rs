@@ -150,6 +150,7 @@ impl World {
             dir: self.dir.clone(),
             shim_exe: env!("CARGO_BIN_EXE_node-agent").into(),
             cgroup_parent: self.cgroup.clone(),
+            runtimes: Vec::new(),
             id_base: self.id_base(),
             id_blocks: 8,
             drain_on_stop: false,
@@ -244,6 +245,14 @@ impl Drop for World {
             for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
                 let _ = std::fs::write(entry.path().join("cgroup.kill"), "1");
             }
+        }
+        // The group of this world in every hierarchy, with what a failed test left in it.
+        for root in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+            let group = root.join(&self.cgroup);
+            for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            let _ = std::fs::remove_dir(group);
         }
         for entry in std::fs::read_dir(self.dir.join("attempts")).into_iter().flatten().flatten() {
             for _ in 0..50 {

@@ -407,6 +407,21 @@ pub(super) fn policy(lines: &mut Lines, log: &Logged, record: &Record) -> Option
     }
 }
 
+/// How many layers the runtime hides.
+fn hidden(report: &vocabulary::isolation::IsolationReport) -> String {
+    match report.layers.iter().filter(|layer| layer.verdict == vocabulary::isolation::LayerVerdict::NotObservable).count() {
+        0 => String::new(),
+        count => format!(", {count} not observable"),
+    }
+}
+
+/// What made the sandbox: version, digest, and whether we ever ran a job under it.
+fn runtime(report: &vocabulary::isolation::IsolationReport) -> String {
+    let Some(offer) = &report.runtime else { return report.backend.clone() };
+    let digest = offer.digest.map_or_else(String::new, |digest| format!(" ({digest})"));
+    format!("{} {}{digest}{}", offer.runtime, offer.version, if offer.untested { ", untested" } else { "" })
+}
+
 /// What is a word and no proof is said in words.
 pub(super) fn words(lines: &mut Lines, record: &Record, statement: &Statement) {
     let missing = statement.isolation.missing();
@@ -414,9 +429,10 @@ pub(super) fn words(lines: &mut Lines, record: &Record, statement: &Statement) {
     if missing.is_empty() {
         let held = report.layers.iter().filter(|layer| layer.verdict == vocabulary::isolation::LayerVerdict::Held).count();
         let detail = format!(
-            "claimed by the node ({held} of {} layers held, {}, kernel {}): without a TEE the owner of the machine could lie",
+            "claimed by the node ({held} of {} layers held{}, {}, kernel {}): without a TEE the owner of the machine could lie",
             report.layers.len(),
-            report.backend,
+            hidden(report),
+            runtime(report),
             report.kernel
         );
         lines.add("the job was isolated", Verdict::NotChecked, Tool::OursOnly, detail);
