@@ -24,6 +24,7 @@ cargo xtask VERB
   setup     install what the workspace needs (Debian packages, cargo-nextest, cargo-deny); says so before it does it
   test      everything that must pass: setup, layers, tidy, deny, clippy, build, openapi, doctests, tests
   demo      one command: a deployment, a tenant, a sealed data set, a real training job, its receipt, and attacks on all of it
+  guest     the whole suite of jobs in the emulated guest with unified control groups (a part of it is in `test`)
   image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
         ["package", words @ ..] => package::Options::parse(words).and_then(|options| package::run(&options)),
+        ["guest"] => guest(),
         ["bench", names @ ..] => bench(names),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
     };
@@ -62,6 +64,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The suite of jobs where control groups are unified only, one test after the other in an emulated machine.
+fn guest() -> anyhow::Result<()> {
+    setup::run()?;
+    let (program, test) = (cargo(), "unified::the_unified_layout_holds_in_a_guest");
+    let arguments = ["test", "--locked", "--package", "runtime", "--test", "jobs", "--", "--exact", test];
+    println!("$ SWARM_GUEST=whole {program} {}", arguments.join(" "));
+    let status = std::process::Command::new(&program).args(arguments).env("SWARM_GUEST", "whole").current_dir(root()).status()?;
+    anyhow::ensure!(status.success(), "the suite did not pass in the guest: {status}");
+    Ok(())
 }
 
 /// Builds in release and measures.

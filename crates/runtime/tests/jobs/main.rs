@@ -14,6 +14,7 @@ mod outcome;
 mod probe;
 mod scratch;
 mod supervision;
+mod unified;
 
 const RUNTIME: vocabulary::runtime::Runtime = vocabulary::runtime::Runtime::Youki;
 

@@ -13,7 +13,7 @@ use vocabulary::isolation::{IsolationReport, LayerVerdict};
 use vocabulary::job::{AttemptId, Exit, JobLimits, LogFrame, LogStream};
 
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_runtime-shim");
-const ESCAPE_PROBE: &str = env!("CARGO_BIN_EXE_escape-probe");
+pub(crate) const ESCAPE_PROBE: &str = env!("CARGO_BIN_EXE_escape-probe");
 const MIB: u64 = 1 << 20;
 
 /// A block of ids, a parent group and a directory that no other test process has.
@@ -149,7 +149,8 @@ pub(crate) fn wait(limit: Duration, mut condition: impl FnMut() -> bool) -> bool
     }
 }
 
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// Longer than anything takes that ends at all, also in an emulated machine.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 pub(crate) fn ended(handle: &Handle) -> Exit {
     let mut exit = None;

@@ -1,6 +1,6 @@
-//! The unified layout of control groups, in a guest that has nothing else: an emulated machine with Debian's kernel,
-//! which runs `unified-guest` and the shim. What the guest says on its serial console is asserted here.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! The unified layout of control groups, in a guest that has nothing else: an emulated machine with Debian's kernel. It
+//! runs `unified-guest`, then this very file of tests: the suite of jobs, of which `cargo xtask test` takes a part, since
+//! emulation is slow, and `cargo xtask guest` all. What the guest says on its serial console is asserted here.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,17 +9,46 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 const RUNNER: &str = env!("CARGO_BIN_EXE_unified-guest");
-const SHIM: &str = env!("CARGO_BIN_EXE_runtime-shim");
+const SHIM: &str = crate::support::SHIM;
+/// Names this file's scope: `whole`, or nothing for the part.
+const SCOPE: &str = "SWARM_GUEST";
 /// How long the guest may say nothing: an emulated machine on a busy host is slow.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(540);
+/// The names of a list.
+macro_rules! names {
+    ($($module:ident: $($test:ident)+;)+) => {
+        &[$($(concat!(stringify!($module), "::", stringify!($test)),)+)+]
+    };
+}
+
+/// Every test of jobs.
+const WHOLE: &[&str] = whole!(names);
+/// What an emulated processor cannot be asked: it counts its CPU time against a clock that it does not keep up with. That the
+/// limit is set is read back by the step `limits`.
+const LEFT_OUT: &str = "limit::cpu_is_limited";
+/// What runs with all other tests: a job of each kind, every call and file that is refused, each limit that a group of this
+/// layout sets, and what ends or finds a job.
+const PART: [&str; 11] = [
+    "escape::calls_are_refused_as_the_table_says",
+    "escape::files_of_the_host_and_the_kernel_stay_shut",
+    "escape::no_descriptor_leaks_into_a_job",
+    "escape::release_agents_of_the_host_stay_as_they_are",
+    "limit::a_memory_bomb_dies_of_its_own_limit",
+    "limit::logs_are_there_while_the_job_runs",
+    "outcome::output_and_code_come_back",
+    "outcome::every_layer_is_read_back",
+    "scratch::a_job_works_in_its_scratch_and_another_jobs_shim_does_not_keep_it",
+    "supervision::a_killed_shim_takes_its_job_with_it",
+    "supervision::stop_asks_and_kill_does_not",
+];
 
 /// In the initial memory disk: brings up the real root, whose file system can shift ids, unlike that of memory.
 const FIRST: &str = "#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox insmod /loop.ko
-/bin/busybox insmod /overlay.ko
-/bin/busybox losetup /dev/loop0 /root.img || echo 'guest: no loop device'
-/bin/busybox mount -t ext4 /dev/loop0 /new || echo 'guest: no root'
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk loop overlay sha512_generic ecb xts cts; do
+    /bin/busybox insmod /$module.ko || echo \"guest: no $module\"
+done
+/bin/busybox mount -t ext4 /dev/vda /new || echo 'guest: no root'
 /bin/busybox umount /dev
 exec /bin/busybox switch_root /new /init
 ";
@@ -33,18 +62,27 @@ mount -t devpts devpts /dev/pts
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmp /tmp
 ip link set lo up
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/var/tmp
 /usr/bin/unified-guest > /dev/console 2>&1
 echo \"guest: end $?\" > /dev/console
+/usr/bin/suite --test-threads 1 --exact TESTS > /dev/console 2>&1
+echo \"guest: suite end $?\" > /dev/console
 sync
 poweroff -f
 ";
 
 #[test]
 fn the_unified_layout_holds_in_a_guest() {
+    let names: Vec<&str> = if std::env::var_os(SCOPE).is_some_and(|scope| scope == "whole") {
+        WHOLE.iter().copied().filter(|name| *name != LEFT_OUT).collect()
+    } else {
+        PART.to_vec()
+    };
+    assert!(names.iter().chain([&LEFT_OUT]).all(|name| WHOLE.contains(name)), "the lists name what is in the suite");
     let place = tempfile::tempdir().unwrap();
     let kernel = Kernel::find();
-    let initrd = initrd(place.path(), &kernel);
-    let lines = boot(&kernel.image, &initrd);
+    let disk = disk(place.path(), &names);
+    let lines = boot(&kernel.image, &initrd(place.path(), &kernel), &disk);
     let all = lines.join("\n");
     let step = |name: &str| {
         let ok = format!("guest: step {name} ok: ");
@@ -69,6 +107,11 @@ fn the_unified_layout_holds_in_a_guest() {
     assert!(layers.iter().any(|line| line.contains("cgroup_kill Held /sys/fs/cgroup/swarm/")), "{all}");
     assert!(layers.len() > 15 && layers.iter().all(|line| line.contains(" Held ")), "{all}");
     assert!(lines.iter().any(|line| line == "guest: end 0"), "{all}");
+    for name in &names {
+        let passed = format!("test suite::{name} ... ok");
+        assert!(lines.contains(&passed), "`{name}` did not pass in the guest:\n{all}");
+    }
+    assert!(lines.iter().any(|line| line == "guest: suite end 0"), "{all}");
 }
 
 struct Kernel {
@@ -107,44 +150,66 @@ fn busybox(bin: &Path) {
     }
 }
 
+/// The libraries that a program is linked with.
+fn libraries(of: &Path) -> Vec<String> {
+    let list = String::from_utf8(command("ldd", &[of.as_os_str()])).unwrap();
+    list.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
+}
+
 /// A program without what only a debugger needs, and the libraries that it is linked with.
-fn program(root: &Path, from: &str) {
-    let to = root.join("usr/bin").join(Path::new(from).file_name().unwrap());
+fn program(root: &Path, from: &Path, to: &Path) {
+    let to = root.join(to);
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-    command("strip", &["-o".as_ref(), to.as_os_str(), from.as_ref()]);
-    let list = String::from_utf8(command("ldd", &[from.as_ref()])).unwrap();
-    for library in list.split_whitespace().filter(|word| word.starts_with('/')) {
+    command("strip", &["-o".as_ref(), to.as_os_str(), from.as_os_str()]);
+    for library in libraries(from) {
         let place = root.join(library.trim_start_matches('/'));
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
         std::fs::copy(library, place).unwrap();
     }
 }
 
-fn initrd(place: &Path, kernel: &Kernel) -> PathBuf {
+/// The guest's root file system, on a disk: that of memory cannot shift ids there.
+fn disk(place: &Path, names: &[&str]) -> PathBuf {
     let root = place.join("root");
     busybox(&root.join("bin"));
     busybox(&root.join("image/bin"));
-    for name in ["dev", "etc", "proc", "sys", "tmp", "var/jobs"] {
+    for name in ["dev", "etc", "proc", "sys", "tmp", "var/jobs", "var/tmp", "image/dev", "image/etc", "image/proc", "image/sys", "image/tmp"] {
         std::fs::create_dir_all(root.join(name)).unwrap();
     }
-    for name in ["dev", "etc", "proc", "sys", "tmp"] {
-        std::fs::create_dir_all(root.join("image").join(name)).unwrap();
+    let suite = std::env::current_exe().unwrap();
+    for (from, to) in [(RUNNER, "usr/bin/unified-guest"), (SHIM, "usr/bin/runtime-shim"), ("/sbin/mkfs.ext4", "usr/sbin/mkfs.ext4")] {
+        program(&root, Path::new(from), Path::new(to));
     }
-    for from in [RUNNER, SHIM] {
-        program(&root, from);
+    program(&root, &suite, Path::new("usr/bin/suite"));
+    // Where the suite was told that they are when it was built.
+    for from in [SHIM, crate::support::ESCAPE_PROBE] {
+        program(&root, Path::new(from), Path::new(from.trim_start_matches('/')));
     }
-    write_script(&root.join("init"), SECOND);
+    // The suite asks which libraries its probe needs: they are those of this machine.
+    let list = libraries(Path::new(crate::support::ESCAPE_PROBE)).join(" ");
+    write_script(&root.join("usr/bin/ldd"), &format!("#!/bin/sh\necho {list}\n"));
+    let tests: Vec<String> = names.iter().map(|name| format!("suite::{name}")).collect();
+    write_script(&root.join("init"), &SECOND.replace("TESTS", &tests.join(" ")));
+    let disk = place.join("root.img");
+    command("mkfs.ext4", &["-q".as_ref(), "-d".as_ref(), root.as_os_str(), disk.as_os_str(), "1200M".as_ref()]);
+    disk
+}
+
+fn initrd(place: &Path, kernel: &Kernel) -> PathBuf {
     let first = place.join("first");
     busybox(&first.join("bin"));
     for name in ["dev", "new"] {
         std::fs::create_dir_all(first.join(name)).unwrap();
     }
-    for module in ["drivers/block/loop.ko", "fs/overlayfs/overlay.ko"] {
-        std::fs::copy(kernel.modules.join(module), first.join(Path::new(module).file_name().unwrap())).unwrap();
+    let virtio = ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"].map(|name| format!("drivers/virtio/{name}.ko"));
+    let others = ["drivers/block/virtio_blk.ko", "drivers/block/loop.ko", "fs/overlayfs/overlay.ko"].map(str::to_owned);
+    // What encrypted directories are made of.
+    let ciphers = ["sha512_generic", "ecb", "xts", "cts"].map(|name| format!("crypto/{name}.ko"));
+    for module in virtio.into_iter().chain(others).chain(ciphers) {
+        let from = kernel.modules.join(&module);
+        std::fs::copy(&from, first.join(Path::new(&module).file_name().unwrap())).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
     }
     write_script(&first.join("init"), FIRST);
-    let image = first.join("root.img");
-    command("mkfs.ext4", &["-q".as_ref(), "-d".as_ref(), root.as_os_str(), image.as_os_str(), "160M".as_ref()]);
     let initrd = place.join("initrd");
     let script = "cd \"$1\" && find . | cpio --quiet -o -H newc > \"$2\"";
     command("sh", &["-c".as_ref(), script.as_ref(), "sh".as_ref(), first.as_os_str(), initrd.as_os_str()]);
@@ -152,14 +217,16 @@ fn initrd(place: &Path, kernel: &Kernel) -> PathBuf {
 }
 
 /// Runs the guest to its end and gives the lines of its console.
-fn boot(kernel: &Path, initrd: &Path) -> Vec<String> {
+fn boot(kernel: &Path, initrd: &Path, disk: &Path) -> Vec<String> {
     let mut guest = Command::new("qemu-system-x86_64")
         // Emulated: a machine that is a guest itself may not start others.
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel"])
+        .args(["-accel", "tcg", "-cpu", "max", "-m", "2048", "-smp", "2", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel"])
         .arg(kernel)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all random.trust_cpu=on"])
+        .arg("-drive")
+        .arg(format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()))
+        .args(["-append", "console=ttyS0 loglevel=1 panic=-1 cgroup_no_v1=all random.trust_cpu=on"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
