@@ -16,6 +16,9 @@ pub(crate) type AskCode<'a> = dyn Fn(&str) -> Result<String, CliError> + Send + 
 /// How long the server may say nothing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Bytes of an HTTP/2 frame that we take: sealed objects in frames of 16 KiB cost a TLS record more for each.
+const FRAME_BYTES: u32 = 256 << 10;
+
 /// A client of one server.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -74,6 +77,7 @@ impl Client {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls)
                 .connect_timeout(Duration::from_secs(10))
+                .http2_max_frame_size(FRAME_BYTES)
                 // A redirect could carry the token to somebody else; an environment variable could carry the traffic.
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
@@ -137,9 +141,11 @@ impl Client {
         accept(request.send().await.map_err(|error| transport(&self.url, &error))?).await
     }
 
-    /// Sends a sealed object under a lease.
-    pub(crate) async fn put_bytes(&self, path: &str, lease: Option<String>, body: reqwest::Body) -> Result<(), CliError> {
-        self.put(&self.http, path, lease, None, body).await
+    /// Sends a sealed object under a lease. Its bytes are let go once they are sent, not when the answer has come.
+    pub(crate) async fn put_bytes(&self, path: &str, lease: Option<String>, bytes: Bytes) -> Result<(), CliError> {
+        let length = bytes.len() as u64;
+        let once = futures::stream::once(std::future::ready(Ok::<Bytes, std::convert::Infallible>(bytes)));
+        self.put(&self.http, path, lease, Some(length), reqwest::Body::wrap_stream(once)).await
     }
 
     /// Sends bytes of any length; whoever gives them watches that they flow.
@@ -163,17 +169,26 @@ impl Client {
 
     /// Fetches bytes, at most `limit` of them.
     pub(crate) async fn get_bytes(&self, path: &str, lease: Option<String>, limit: usize) -> Result<Bytes, CliError> {
+        let mut bytes = Vec::new();
+        self.get_into(path, lease, limit, &mut bytes).await?;
+        Ok(bytes.into())
+    }
+
+    /// Fetches bytes, at most `limit` of them, into a buffer that is used again.
+    pub(crate) async fn get_into(&self, path: &str, lease: Option<String>, limit: usize, buffer: &mut Vec<u8>) -> Result<(), CliError> {
         let mut call = Call::get(path);
         call.lease = lease;
         let mut response = self.once(&call, None).await?;
-        let mut bytes = Vec::new();
+        buffer.clear();
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        buffer.reserve_exact(announced.min(limit));
         while let Some(piece) = response.chunk().await.map_err(|error| transport(&self.url, &error))? {
-            if bytes.len().saturating_add(piece.len()) > limit {
+            if buffer.len().saturating_add(piece.len()) > limit {
                 return Err(CliError::verification(format!("{path} is larger than {limit} bytes")));
             }
-            bytes.extend_from_slice(&piece);
+            buffer.extend_from_slice(&piece);
         }
-        Ok(bytes.into())
+        Ok(())
     }
 }
 

@@ -16,6 +16,12 @@ pub(crate) const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams of one HTTP/2 connection.
 pub(crate) const STREAMS_MAX: u32 = 128;
+/// Bytes of an HTTP/2 frame that we take: objects of 16 MiB in frames of 16 KiB cost a TLS record more for each.
+pub(crate) const FRAME_BYTES: u32 = 256 << 10;
+/// Bytes of one HTTP/2 stream that may wait for whoever reads them: a disk's pause at full speed.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes of one HTTP/2 connection that may wait: one stream that waits for the disk does not stop another.
+pub(crate) const CONNECTION_WINDOW: u32 = 2 << 20;
 /// A login lasts a working day (decision 1.7).
 pub(crate) const LOGIN_LIFETIME_MS: u64 = 8 * 3_600_000;
 /// An enrolment ticket is used at once or not at all (`access.md` 4.6).

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use vocabulary::{ErrorCode, LeaseId, Problem};
 
 use crate::clock;
-use crate::limits::{ANSWER_BYTES_MAX, BACKOFF_FIRST, BACKOFF_MAX, CALL_TIMEOUT, CONNECT_TIMEOUT, DETAIL_MAX, PROBLEM_BYTES_MAX, SILENCE};
+use crate::limits::{ANSWER_BYTES_MAX, BACKOFF_FIRST, BACKOFF_MAX, CALL_TIMEOUT, CONNECT_TIMEOUT, DETAIL_MAX, FRAME_BYTES, PROBLEM_BYTES_MAX, SILENCE};
 use crate::store::TlsIdentity;
 
 /// A call failed.
@@ -163,6 +163,7 @@ pub(crate) fn http(tls: rustls::ClientConfig) -> Result<reqwest::Client, String>
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE)
+        .http2_max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(SILENCE / 2)
         .http2_keep_alive_timeout(SILENCE / 2)
         .http2_keep_alive_while_idle(true)
@@ -254,7 +255,8 @@ pub(crate) async fn answer<T: DeserializeOwned>(response: reqwest::Response) -> 
 }
 
 pub(crate) async fn collect(mut response: reqwest::Response, limit: usize) -> Result<Bytes, ChannelError> {
-    let mut bytes = bytes::BytesMut::new();
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut bytes = bytes::BytesMut::with_capacity(announced.min(limit));
     while let Some(piece) = response.chunk().await.map_err(|error| ChannelError::Unreachable(chain(&error)))? {
         if bytes.len().saturating_add(piece.len()) > limit {
             return Err(ChannelError::Nonsense(format!("more than {limit} bytes")));

@@ -14,6 +14,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Silence in the middle of a body: three keep-alives of the plan's stream.
 pub const SILENCE: Duration = Duration::from_millis(vocabulary::channel::PLAN_KEEPALIVE_MS * 3);
+/// Bytes of an HTTP/2 frame that we take: sealed objects in frames of 16 KiB cost a TLS record more for each.
+pub const FRAME_BYTES: u32 = 256 << 10;
 /// Bytes of one signed plan: a full set of revocations (`identity`) and thousands of jobs stay below.
 pub const PLAN_BYTES_MAX: usize = 32 << 20;
 /// Bytes of an answer that is JSON, a lease with all its signers included.

@@ -30,7 +30,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use blobs::{BlobError, BlobPath, Blobs};
+pub use blobs::{BlobError, BlobPath, Blobs, Placed};
 pub use error::{CommitError, Conflict, OpenError, ReadError};
 pub use kind::{Id16, Kind};
 pub use read::{Page, Paged};

@@ -35,7 +35,9 @@ pub const BLOB_PATH_MAX: usize = 512;
 pub const BLOB_MAX: usize = 32 << 20;
 /// Bytes of a blob that is uploaded as a stream: the largest image layer that we take.
 pub const UPLOAD_MAX: u64 = 64 << 30;
-/// Bytes that an upload holds before it hands them to the store.
-pub const UPLOAD_PART: usize = 8 << 20;
+/// Bytes that an upload holds before it hands them to the store: the smallest part that buckets take.
+pub const UPLOAD_PART: usize = 5 << 20;
+/// Bytes of a piece of a blob that is read: large enough that the way to the disk and back costs little beside it.
+pub const READ_PIECE: usize = 1 << 20;
 /// Objects of one listing.
 pub const BLOB_LIST_MAX: usize = 1000;

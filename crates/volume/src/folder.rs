@@ -1,12 +1,13 @@
 //! Folders of a machine into a volume and out of it: regular files only, real folders only, names that stay inside.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use keys::Random;
 
 use crate::catalogue::FileEntry;
+use crate::durable::Durable;
 use crate::io::{IoError, ObjectPort, Progress, Reader, Writer};
 use crate::limits::FILES_MAX;
 use crate::name;
@@ -152,12 +153,12 @@ pub async fn put<P: ObjectPort>(
     progress: Progress<'_>,
 ) -> Result<(), FolderError> {
     for source in sources {
-        let mut opened = tokio::fs::File::open(&source.path).await.map_err(file(&source.path))?;
-        let metadata = opened.metadata().await.map_err(file(&source.path))?;
+        let opened = std::fs::File::open(&source.path).map_err(file(&source.path))?;
+        let metadata = opened.metadata().map_err(file(&source.path))?;
         if !metadata.is_file() || (metadata.dev(), metadata.ino()) != source.identity {
             return Err(IoError::Changed(source.path.display().to_string()).into());
         }
-        writer.add(&source.name, source.length, source.mtime, &mut opened, random, progress).await?;
+        writer.add(&source.name, source.length, source.mtime, opened, random, progress).await?;
     }
     Ok(())
 }
@@ -189,11 +190,14 @@ pub async fn get<P: ObjectPort>(
         // Should the volume have a file of this very name, one of the two is refused as taken; nothing is overwritten.
         let temporary = place.with_file_name(format!(".swarm-{}-{index}", std::process::id()));
         let written = async {
-            let mut options = tokio::fs::OpenOptions::new();
-            let mut out = options.write(true).create_new(true).mode(how.mode).open(&temporary).await.map_err(file(&temporary))?;
-            reader.read(entry, &mut out, progress).await?;
-            tokio::io::AsyncWriteExt::flush(&mut out).await.map_err(file(&temporary))?;
-            if how.durable { out.sync_all().await.map_err(file(&temporary)) } else { Ok(()) }
+            let mut options = std::fs::OpenOptions::new();
+            let out = options.write(true).create_new(true).mode(how.mode).open(&temporary).map_err(file(&temporary))?;
+            if !how.durable {
+                return reader.read(entry, out, progress).await.map(drop).map_err(FolderError::from);
+            }
+            let out = reader.read(entry, Durable::new(out), progress).await?;
+            let synced = tokio::task::spawn_blocking(move || out.finish()).await.map_err(std::io::Error::other);
+            synced.and_then(|synced| synced).map_err(file(&temporary))
         };
         let named = match written.await {
             Ok(()) => std::fs::rename(&temporary, &place).map_err(file(&place)),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+mod durable;
 pub mod folder;
 pub mod io;
 pub mod lease;

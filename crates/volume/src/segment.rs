@@ -2,12 +2,18 @@
 
 use keys::aead::{Aes256Gcm, TAG_BYTES};
 use keys::derive::{constant_time_eq, key_and_commitment};
-use keys::{PlainKey, Random, SigningKey, VerifyingKey};
+use keys::{PlainKey, VerifyingKey};
 use minicbor::Encoder;
 use vocabulary::{KeyId, TenantId, VolumeId};
 
 use crate::limits::{CHUNKS_MAX, SEGMENT_BYTES_MAX};
 use crate::merkle;
+
+mod sealing;
+
+pub use sealing::{Draft, Final, seal};
+#[cfg(test)]
+pub(crate) use sealing::seal_with_salt;
 
 const VERSION: u8 = 1;
 const SUITE: u8 = 1;
@@ -176,83 +182,6 @@ fn place(object: u64, offset: u64) -> [u8; 16] {
     bytes
 }
 
-/// Seals a segment from final content, with chunks of 64 KiB. The salt is drawn here, last.
-pub fn seal(
-    keys: &SegmentKeys,
-    label: Label<'_>,
-    chunks: &[Chunk<'_>],
-    signer: Option<&SigningKey>,
-    random: &mut dyn Random,
-) -> Result<Sealed, SegmentError> {
-    let salt = random.array();
-    seal_with_salt(keys, label, chunks, signer, salt)
-}
-
-pub(crate) fn seal_with_salt(
-    keys: &SegmentKeys,
-    label: Label<'_>,
-    chunks: &[Chunk<'_>],
-    signer: Option<&SigningKey>,
-    salt: [u8; 32],
-) -> Result<Sealed, SegmentError> {
-    const CHUNK_LOG2: u8 = 16;
-    let (version, key_id, dek) = keys.newest().ok_or(SegmentError::KeyVersion(0))?;
-    let count = u32::try_from(chunks.len()).ok().filter(|count| *count as usize <= CHUNKS_MAX).ok_or(SegmentError::Malformed("too many chunks"))?;
-    let plain: usize = chunks.iter().map(|chunk| chunk.data.len()).sum();
-    if chunks.iter().any(|chunk| chunk.data.is_empty() || chunk.data.len() > 1 << CHUNK_LOG2) {
-        return Err(SegmentError::Malformed("a chunk has 1 to 65536 bytes"));
-    }
-    let aad = aad(keys, *key_id, *version, label.kind, CHUNK_LOG2, label.writer_epoch, label.name);
-    let (key, commitment) = key_and_commitment(dek, &salt, LABEL, &aad);
-    let cipher = Aes256Gcm::new(&key);
-    let footer_bytes = ENTRY * chunks.len() + TAG_BYTES;
-    let mut bytes = Vec::with_capacity(HEADER + plain + chunks.len() * TAG_BYTES + footer_bytes + TRAILER + SIGNATURE);
-    bytes.extend_from_slice(&[VERSION, SUITE]);
-    bytes.extend_from_slice(key_id.as_bytes());
-    bytes.extend_from_slice(&version.to_be_bytes());
-    bytes.extend_from_slice(&salt);
-    bytes.extend_from_slice(&commitment);
-    bytes.extend_from_slice(&[label.kind.byte(), CHUNK_LOG2]);
-    bytes.extend_from_slice(&label.writer_epoch.to_be_bytes());
-    bytes.extend_from_slice(&label.id);
-    bytes.extend_from_slice(&[0; 16]);
-    let mut hashes = Vec::with_capacity(chunks.len() + 1);
-    hashes.push(merkle::leaf(&bytes));
-    let mut footer = Vec::with_capacity(footer_bytes);
-    for (index, chunk) in (0_u32..).zip(chunks) {
-        let start = bytes.len();
-        bytes.extend_from_slice(chunk.data);
-        let body = bytes.get_mut(start..).unwrap_or_default();
-        let tag = cipher.seal(nonce(index, 0), &place(chunk.object, chunk.offset), body);
-        bytes.extend_from_slice(&tag);
-        let sealed = bytes.get(start..).unwrap_or_default();
-        let length = u32::try_from(sealed.len()).map_err(|_| SegmentError::Malformed("too long"))?;
-        let offset = u32::try_from(start).map_err(|_| SegmentError::Malformed("too long"))?;
-        let entry_start = footer.len();
-        footer.extend_from_slice(&chunk.object.to_be_bytes());
-        footer.extend_from_slice(&chunk.offset.to_be_bytes());
-        footer.extend_from_slice(&offset.to_be_bytes());
-        footer.extend_from_slice(&length.to_be_bytes());
-        footer.extend_from_slice(blake3::hash(sealed).as_bytes());
-        hashes.push(merkle::leaf(footer.get(entry_start..).unwrap_or_default()));
-    }
-    let tag = cipher.seal(nonce(count, 1), b"", &mut footer);
-    bytes.extend_from_slice(&footer);
-    bytes.extend_from_slice(&tag);
-    bytes.extend_from_slice(&count.to_be_bytes());
-    bytes.extend_from_slice(&u32::try_from(footer_bytes).map_err(|_| SegmentError::Malformed("too long"))?.to_be_bytes());
-    let root = merkle::root(&hashes);
-    match (label.kind, signer) {
-        (Kind::Metadata, Some(signer)) => bytes.extend_from_slice(&signer.sign(&[META_CONTEXT, &root].concat())),
-        (Kind::Metadata, None) => return Err(SegmentError::Signature),
-        (Kind::Data | Kind::Manifest | Kind::Log | Kind::Catalogue, _) => {}
-    }
-    if bytes.len() > SEGMENT_BYTES_MAX {
-        return Err(SegmentError::Malformed("too long"));
-    }
-    Ok(Sealed { bytes, root })
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     object: u64,
@@ -262,33 +191,32 @@ struct Entry {
     digest: [u8; 32],
 }
 
-/// A segment whose header, commitment and footer were checked; chunks are checked as they are read.
-pub struct Opened<'a> {
-    bytes: &'a [u8],
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// What header, commitment and footer of a segment say, checked; chunks are checked as they are opened.
+pub struct Checked {
     cipher: Aes256Gcm,
     entries: Vec<Entry>,
     root: [u8; 32],
 }
 
-impl std::fmt::Debug for Opened<'_> {
+impl std::fmt::Debug for Checked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("chunks", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("Checked").field("chunks", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-/// Opens a segment: lengths first, then the commitment in constant time, then the footer, then the root if one is expected.
-pub fn open<'a>(
+/// Checks a segment: lengths first, then the commitment in constant time, then the footer, then the root if one is expected.
+pub fn check(
     keys: &SegmentKeys,
     kind: Kind,
     name: &[u8],
-    bytes: &'a [u8],
+    bytes: &[u8],
     root: Option<&[u8; 32]>,
     writer: Option<&VerifyingKey>,
-) -> Result<Opened<'a>, SegmentError> {
+) -> Result<Checked, SegmentError> {
     let short = || SegmentError::Malformed("it is too short");
     if bytes.len() > SEGMENT_BYTES_MAX {
         return Err(SegmentError::Malformed("it is too long"));
@@ -370,10 +298,10 @@ pub fn open<'a>(
             return Err(SegmentError::Signature);
         }
     }
-    Ok(Opened { bytes, cipher, entries, root: found })
+    Ok(Checked { cipher, entries, root: found })
 }
 
-impl Opened<'_> {
+impl Checked {
     /// The number of chunks.
     #[must_use]
     pub fn chunks(&self) -> u32 {
@@ -384,30 +312,73 @@ impl Opened<'_> {
     pub const fn root(&self) -> &[u8; 32] {
         &self.root
     }
-    /// Checks and opens a chunk that must be at this place of this object; appends its plaintext.
-    pub fn read(&self, index: u32, object: u64, offset: u64, out: &mut Vec<u8>) -> Result<usize, SegmentError> {
+
+    /// The entry of a chunk that must be at this place of this object.
+    fn entry(&self, index: u32, object: u64, offset: u64) -> Result<Entry, SegmentError> {
         let entry = self.entries.get(index as usize).ok_or(SegmentError::NoChunk(index))?;
         if entry.object != object || entry.offset != offset {
             return Err(SegmentError::Place(index));
         }
-        let sealed = self.bytes.get(entry.start..entry.start + entry.length).ok_or(SegmentError::NoChunk(index))?;
+        Ok(*entry)
+    }
+
+    /// Checks a chunk that must be at this place of this object and opens it where it lies, in the segment's bytes.
+    ///
+    /// # Errors
+    /// When there is no such chunk, it belongs elsewhere, or was changed; its bytes then hold no plaintext.
+    pub fn open_in_place<'b>(&self, bytes: &'b mut [u8], index: u32, object: u64, offset: u64) -> Result<&'b mut [u8], SegmentError> {
+        let entry = self.entry(index, object, offset)?;
+        let sealed = bytes.get_mut(entry.start..entry.start + entry.length).ok_or(SegmentError::NoChunk(index))?;
+        self.unseal(&entry, index, sealed)
+    }
+
+    fn unseal<'b>(&self, entry: &Entry, index: u32, sealed: &'b mut [u8]) -> Result<&'b mut [u8], SegmentError> {
         // The digest first: a reader's key can forge a tag, but not a digest under the signed root.
         if blake3::hash(sealed).as_bytes() != &entry.digest {
             return Err(SegmentError::Chunk(index));
         }
+        self.cipher.open(nonce(index, 0), &place(entry.object, entry.offset), sealed).map_err(|_| SegmentError::Chunk(index))
+    }
+}
+
+/// A segment's bytes with what was checked of them.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    bytes: &'a [u8],
+    checked: Checked,
+}
+
+/// Opens a segment: what [`check`] checks; its bytes stay as they are.
+pub fn open<'a>(
+    keys: &SegmentKeys,
+    kind: Kind,
+    name: &[u8],
+    bytes: &'a [u8],
+    root: Option<&[u8; 32]>,
+    writer: Option<&VerifyingKey>,
+) -> Result<Opened<'a>, SegmentError> {
+    check(keys, kind, name, bytes, root, writer).map(|checked| Opened { bytes, checked })
+}
+
+impl Opened<'_> {
+    /// The number of chunks.
+    #[must_use]
+    pub fn chunks(&self) -> u32 {
+        self.checked.chunks()
+    }
+    /// The root.
+    #[must_use]
+    pub const fn root(&self) -> &[u8; 32] {
+        self.checked.root()
+    }
+    /// Checks and opens a chunk that must be at this place of this object; appends its plaintext.
+    pub fn read(&self, index: u32, object: u64, offset: u64, out: &mut Vec<u8>) -> Result<usize, SegmentError> {
+        let entry = self.checked.entry(index, object, offset)?;
+        let sealed = self.bytes.get(entry.start..entry.start + entry.length).ok_or(SegmentError::NoChunk(index))?;
         let start = out.len();
         out.extend_from_slice(sealed);
-        let slot = out.get_mut(start..).unwrap_or_default();
-        let opened = self.cipher.open(nonce(index, 0), &place(object, offset), slot).map(|plain| plain.len());
-        match opened {
-            Ok(length) => {
-                out.truncate(start + length);
-                Ok(length)
-            }
-            Err(_) => {
-                out.truncate(start);
-                Err(SegmentError::Chunk(index))
-            }
-        }
+        let opened = self.checked.unseal(&entry, index, out.get_mut(start..).unwrap_or_default()).map(|plain| plain.len());
+        out.truncate(start.saturating_add(*opened.as_ref().unwrap_or(&0)));
+        opened
     }
 }

@@ -10,7 +10,7 @@ use vocabulary::{KeyId, LineageId, Sha256Digest, TenantId, UnixTime, VolumeId};
 
 use crate::io::{Damage, IoError, ObjectPort, PortError, Reader, Writer};
 use crate::root::{Root, RootError, RootRecord, state};
-use crate::segment::{Chunk, Kind, Label, Sealed, SegmentError, SegmentKeys, open, seal_with_salt};
+use crate::segment::{Chunk, Draft, Kind, Label, Sealed, SegmentError, SegmentKeys, check, open, seal_with_salt};
 
 fn run<const N: usize>(from: u8) -> [u8; N] {
     std::array::from_fn(|i| from.wrapping_add(u8::try_from(i).unwrap()))
@@ -88,6 +88,54 @@ fn golden_v3() {
     assert_eq!(sealed.bytes.len(), 132_440);
     assert_eq!(sha(&sealed.bytes), "25ca03c796bf7a2c204abf955e60184e5ef23ee7fd01921cd1217cbfe1e146d1");
     assert_eq!(hex::encode(sealed.root), "360812a681969f83a5d193db660576a7f649dcb1f036904520d29054bb51edaf");
+}
+
+/// A source that gives its bytes in odd pieces.
+struct Dripping<'a>(&'a [u8], usize);
+
+impl std::io::Read for Dripping<'_> {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = self.1 % 7919 + 1;
+        let (now, rest) = self.0.split_at(self.1.min(room.len()).min(self.0.len()));
+        room[..now.len()].copy_from_slice(now);
+        self.0 = rest;
+        Ok(now.len())
+    }
+}
+
+/// A randomness of which everything is known.
+struct Fixed([u8; 32]);
+
+impl keys::Random for Fixed {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.0[..bytes.len()]);
+    }
+}
+
+/// In place, in a buffer that held something else, the same bytes come out as of the vectors.
+#[test]
+fn sealing_in_place_gives_the_golden_bytes() {
+    let data: Vec<u8> = (0..132_072_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    let id = run(0xd0);
+    for (buffer, source) in [(Vec::new(), data.len()), (vec![0xaa; 300_000], 5), (vec![0xaa; 70_000], 65_537)] {
+        let mut draft = Draft::new(buffer);
+        draft.fill(&mut Dripping(&data, source)).unwrap();
+        assert_eq!((draft.plain(), draft.chunks()), (132_072, 3));
+        let label = Label { kind: Kind::Data, writer_epoch: 8, id, name: &id };
+        let mut sealed = draft.finalise(&keys(2), label, &mut Fixed(run(0x60))).unwrap().seal(2, 0).unwrap();
+        assert_eq!(sha(&sealed.bytes), "25ca03c796bf7a2c204abf955e60184e5ef23ee7fd01921cd1217cbfe1e146d1");
+        assert_eq!(hex::encode(sealed.root), "360812a681969f83a5d193db660576a7f649dcb1f036904520d29054bb51edaf");
+        let checked = check(&keys(2), Kind::Data, &id, &sealed.bytes, Some(&sealed.root), None).unwrap();
+        for (index, chunk) in (0_u32..).zip(data.chunks(65_536)) {
+            let offset = u64::from(index) * 65_536;
+            assert_eq!(checked.open_in_place(&mut sealed.bytes, index, 2, offset + 1), Err(SegmentError::Place(index)));
+            assert_eq!(checked.open_in_place(&mut sealed.bytes, index, 2, offset).unwrap(), chunk);
+            // What was opened is plaintext now, and opens no second time.
+            assert_eq!(checked.open_in_place(&mut sealed.bytes, index, 2, offset), Err(SegmentError::Chunk(index)));
+        }
+        assert_eq!(checked.open_in_place(&mut sealed.bytes, 3, 2, 0), Err(SegmentError::NoChunk(3)));
+        assert_eq!(checked.open_in_place(&mut [], 0, 2, 0), Err(SegmentError::NoChunk(0)));
+    }
 }
 
 #[test]
@@ -203,7 +251,7 @@ async fn commit(stored: &mut Stored, files: &[(&str, Vec<u8>)], epoch: u64) {
     let reader = Reader::open(&stored.memory, &stored.keys, &stored.head, &stored.signers).await.unwrap();
     let mut writer = Writer::new(reader, epoch, signer);
     for (name, data) in files {
-        writer.add(name, data.len() as u64, 5, &mut data.as_slice(), &mut SystemRandom, &quiet).await.unwrap();
+        writer.add(name, data.len() as u64, 5, std::io::Cursor::new(data.clone()), &mut SystemRandom, &quiet).await.unwrap();
     }
     let record = writer.finish(UnixTime::from_millis(9), &mut SystemRandom).await.unwrap();
     let seq = record.body().seq;
@@ -224,8 +272,7 @@ async fn all(stored: &Stored) -> Result<BTreeMap<String, Vec<u8>>, IoError> {
     let reader = Reader::open(&stored.memory, &stored.keys, &stored.head, &stored.signers).await?;
     let mut found = BTreeMap::new();
     for file in reader.files() {
-        let mut data = Vec::new();
-        reader.read(file, &mut data, &quiet).await?;
+        let data = reader.read(file, Vec::new(), &quiet).await?;
         found.insert(file.name.clone(), data);
     }
     Ok(found)
@@ -324,6 +371,59 @@ fn a_readers_forgery_is_refused() {
     });
 }
 
+/// A port that counts what it holds: objects on their way there, and bytes that it was lent.
+#[derive(Default)]
+struct Slow {
+    memory: Memory,
+    under_way: std::sync::atomic::AtomicUsize,
+    most: std::sync::atomic::AtomicUsize,
+    fails_at: Option<usize>,
+    seen: std::sync::atomic::AtomicUsize,
+}
+
+impl ObjectPort for Slow {
+    async fn put(&self, path: String, bytes: Bytes) -> Result<(), PortError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let now = self.under_way.fetch_add(1, SeqCst) + 1;
+        self.most.fetch_max(now, SeqCst);
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        self.under_way.fetch_sub(1, SeqCst);
+        let number = self.seen.fetch_add(1, SeqCst);
+        if self.fails_at == Some(number) {
+            return Err(PortError("full".to_owned()));
+        }
+        self.memory.put(path, Bytes::copy_from_slice(&bytes)).await
+    }
+    async fn get(&self, path: String) -> Result<Option<Bytes>, PortError> {
+        self.memory.get(path).await
+    }
+}
+
+/// However slow the store: three segments of memory, and no more.
+#[test]
+fn a_writer_holds_few_segments_and_stops_at_the_first_failure() {
+    block_on(async {
+        let data = sample(9 << 24);
+        for fails_at in [None, Some(2)] {
+            let port = Slow { fails_at, ..Slow::default() };
+            let stored = empty();
+            let reader = Reader::open(&port, &stored.keys, &stored.head, &stored.signers).await.unwrap();
+            let mut writer = Writer::new(reader, 1, SigningKey::generate(&mut SystemRandom));
+            let added = writer.add("a", data.len() as u64, 0, std::io::Cursor::new(data.clone()), &mut SystemRandom, &quiet).await;
+            assert!(port.most.load(std::sync::atomic::Ordering::SeqCst) <= 3);
+            match fails_at {
+                None => assert!(added.is_ok()),
+                Some(_) => {
+                    assert!(matches!(added, Err(IoError::Port(_))));
+                    assert!(port.memory.names().len() < 9, "it went on after a failure");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_read_is_refused() {
     block_on(async {
@@ -332,10 +432,10 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
         let reader = Reader::open(&stored.memory, &stored.keys, &stored.head, &stored.signers).await.unwrap();
         let mut writer = Writer::new(reader, 1, signer);
         for claimed in [5, 20] {
-            let refused = writer.add("a", claimed, 0, &mut [1_u8; 10].as_slice(), &mut SystemRandom, &quiet).await;
+            let refused = writer.add("a", claimed, 0, [1_u8; 10].as_slice(), &mut SystemRandom, &quiet).await;
             assert!(matches!(refused, Err(IoError::Changed(_))), "{claimed}");
         }
-        let refused = writer.add("../a", 0, 0, &mut [].as_slice(), &mut SystemRandom, &quiet).await;
+        let refused = writer.add("../a", 0, 0, [].as_slice(), &mut SystemRandom, &quiet).await;
         assert!(matches!(refused, Err(IoError::Name(_))));
     });
 }

@@ -103,13 +103,21 @@ struct Remote<'a> {
 impl ObjectPort for Remote<'_> {
     async fn put(&self, path: String, bytes: Bytes) -> Result<(), PortError> {
         let url = format!("/v1/volumes/{}/objects/{path}", self.volume);
-        self.client.put_bytes(&url, Some(self.lease.to_string()), bytes.into()).await.map_err(|error| PortError(error.message))
+        self.client.put_bytes(&url, Some(self.lease.to_string()), bytes).await.map_err(|error| PortError(error.message))
     }
     async fn get(&self, path: String) -> Result<Option<Bytes>, PortError> {
         let url = format!("/v1/volumes/{}/objects/{path}", self.volume);
         match self.client.get_bytes(&url, Some(self.lease.to_string()), OBJECT_MAX).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.exit == 3 => Ok(None),
+            Err(error) => Err(PortError(error.message)),
+        }
+    }
+    async fn get_into(&self, path: String, buffer: &mut Vec<u8>) -> Result<bool, PortError> {
+        let url = format!("/v1/volumes/{}/objects/{path}", self.volume);
+        match self.client.get_into(&url, Some(self.lease.to_string()), OBJECT_MAX, buffer).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.exit == 3 => Ok(false),
             Err(error) => Err(PortError(error.message)),
         }
     }
@@ -143,6 +151,7 @@ fn io_error(error: IoError) -> CliError {
         | IoError::Seal(_)
         | IoError::TooManyFiles
         | IoError::NoFile(_)
+        | IoError::Thread(_)
         | IoError::Changed(_)) => CliError::new(1, chain(&error)),
     }
 }

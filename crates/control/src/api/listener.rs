@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 use vocabulary::ErrorCode;
 
 use crate::clock;
-use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAMS_MAX};
+use crate::limits::{CONNECTION_WINDOW, CONNECTIONS_MAX, FRAME_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAM_WINDOW, STREAMS_MAX};
 use crate::state::Control;
 
 /// What is known of a connection before its first request.
@@ -127,6 +127,9 @@ async fn serve_connection(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(HEADERS_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(std::time::Duration::from_secs(20))
         .keep_alive_timeout(std::time::Duration::from_secs(20));

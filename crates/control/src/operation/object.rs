@@ -9,7 +9,8 @@ use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
 use keys::VerifyingKey;
 use policy::action::{VolumeRead, VolumeWrite};
-use store::{BlobError, BlobPath, Expect, Mutation, Put, Transaction};
+use store::blobs::Staged;
+use store::{BlobError, BlobPath, Expect, Mutation, Placed, Put, Transaction};
 use vocabulary::api::{VolumeCommit, VolumeCommitted};
 use vocabulary::lease::LeaseMode;
 use vocabulary::limits::OBJECT_MAX;
@@ -59,22 +60,37 @@ pub(crate) async fn put(call: Call<VolumeWrite>, Raw(body): Raw) -> Result<Respo
 
 /// Takes an object of a volume. A catalogue that a writer left behind before its commit gives way to the newest writer's.
 pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below: &str, body: Body) -> Result<Response, Failure> {
-    let blobs = &holder.control.blobs;
     let path = path(row, below)?;
-    let bytes = collect(body).await?;
-    match blobs.put_same(&path, bytes.clone()).await {
-        Ok(()) => {}
-        Err(BlobError::Differs(_)) => {
+    let mut staged = holder.control.blobs.stage(&path).await.map_err(blob_failure)?;
+    if let Err(failure) = receive(&mut staged, body).await {
+        discarded(staged.abort().await);
+        return Err(failure);
+    }
+    match staged.place().await.map_err(blob_failure)? {
+        Placed::Done => {}
+        Placed::Differs(rival) => {
             let _turn = holder.control.replacing(row.id).await;
-            if !abandoned(holder, lease, row, below).await? {
-                return Err(blob_failure(BlobError::Differs(path)));
+            match abandoned(holder, lease, row, below).await {
+                Ok(true) => rival.replace().await.map_err(blob_failure)?,
+                Ok(false) => {
+                    discarded(rival.abort().await);
+                    return Err(blob_failure(BlobError::Differs(path)));
+                }
+                Err(failure) => {
+                    discarded(rival.abort().await);
+                    return Err(failure);
+                }
             }
-            blobs.delete(&path).await.map_err(blob_failure)?;
-            blobs.put(&path, bytes).await.map_err(blob_failure)?;
         }
-        Err(error) => return Err(blob_failure(error)),
     }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What was refused is removed; what stays behind nevertheless has no name, and goes at the next start.
+fn discarded(done: Result<(), BlobError>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "an object that was refused was not removed");
+    }
 }
 
 /// Whether a path is a catalogue above the head, asked for by the newest writer: older ones can commit no more, and no root
@@ -86,17 +102,16 @@ async fn abandoned(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below
     Ok(lease.writer_epoch == Some(newest) && seq > head.seq)
 }
 
-/// Reads a body of bounded size from a client that keeps sending.
-async fn collect(body: Body) -> Result<bytes::Bytes, Failure> {
+/// Hands a body on piece by piece, from a client that keeps sending.
+async fn receive(staged: &mut Staged, body: Body) -> Result<(), Failure> {
     let mut body = Limited::new(body, OBJECT_MAX);
-    let mut bytes = bytes::BytesMut::new();
     loop {
         match tokio::time::timeout(STREAM_IDLE_TIMEOUT, body.frame()).await {
             Err(_) => return Err(Failure::new(ErrorCode::RequestTimeout, "the body stopped arriving")),
-            Ok(None) => return Ok(bytes.freeze()),
+            Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    bytes.extend_from_slice(data);
+                if let Ok(data) = frame.into_data() {
+                    staged.write(data).await.map_err(blob_failure)?;
                 }
             }
             Ok(Some(Err(error))) if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() => {
@@ -116,8 +131,12 @@ pub(crate) async fn get(call: Call<VolumeRead>, _: Raw) -> Result<Response, Fail
 
 /// Gives an object of a volume.
 pub(crate) async fn give(control: &Control, row: &VolumeRow, below: &str) -> Result<Response, Failure> {
-    let bytes = control.blobs.get(&path(row, below)?, OBJECT_MAX).await.map_err(blob_failure)?;
-    Ok(([(http::header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+    let (size, pieces) = control.blobs.stream(&path(row, below)?, None).await.map_err(blob_failure)?;
+    if size > OBJECT_MAX as u64 {
+        return Err(Failure::new(ErrorCode::TooLarge, format!("{size} bytes are more than the limit of {OBJECT_MAX}")));
+    }
+    let headers = [(http::header::CONTENT_TYPE, "application/octet-stream".to_owned()), (http::header::CONTENT_LENGTH, size.to_string())];
+    Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
 /// Compares and sets the root.

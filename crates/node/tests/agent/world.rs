@@ -229,8 +229,7 @@ impl World {
         let reader = Reader::open(&store, &keys, &head, &signers).await.unwrap();
         let mut all = BTreeMap::new();
         for file in reader.files() {
-            let mut bytes = Vec::new();
-            reader.read(file, &mut bytes, &|_, _| ()).await.unwrap();
+            let bytes = reader.read(file, Vec::new(), &|_, _| ()).await.unwrap();
             all.insert(file.name.clone(), bytes);
         }
         all
@@ -306,7 +305,7 @@ pub(crate) async fn put(into: &mut FakeVolume, id: VolumeId, files: &[(&str, &[u
     let reader = Reader::open(&store, &keys, &into.head, &signers).await.unwrap();
     let mut writer = Writer::new(reader, epoch, signer);
     for (name, bytes) in files {
-        writer.add(name, bytes.len() as u64, 1, &mut &bytes[..], &mut SystemRandom, &|_, _| ()).await.unwrap();
+        writer.add(name, bytes.len() as u64, 1, std::io::Cursor::new(bytes.to_vec()), &mut SystemRandom, &|_, _| ()).await.unwrap();
     }
     let record = writer.finish(UnixTime::from_millis(wall().millis()), &mut SystemRandom).await.unwrap();
     let seq = record.body().seq;

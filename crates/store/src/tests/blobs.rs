@@ -5,8 +5,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use vocabulary::Sha256Digest;
 
-use crate::blobs::{BlobError, BlobPath, Blobs, PathError};
-use crate::limits::UPLOAD_PART;
+use crate::blobs::{BlobError, BlobPath, Blobs, PathError, Placed};
+use crate::limits::{BLOB_MAX, READ_PIECE, UPLOAD_PART};
 
 fn path(text: &str) -> BlobPath {
     text.parse().unwrap()
@@ -157,4 +157,67 @@ async fn an_upload_is_whole_or_not_there() {
     let blobs = Blobs::local(folder.path()).unwrap();
     assert_eq!(files(folder.path()), ["images/a"]);
     assert!(blobs.exists(&name).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_staged_blob_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::local(folder.path()).unwrap();
+    let stage = async |name: &BlobPath, bytes: &Bytes| {
+        let mut staged = blobs.stage(name).await.unwrap();
+        for piece in bytes.chunks(700_001) {
+            staged.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        staged
+    };
+    let bytes: Bytes = (0..=250_u8).cycle().take(UPLOAD_PART + 12_345).collect();
+    let mut changed = bytes.to_vec();
+    changed[READ_PIECE + 1] ^= 1;
+    let (changed, short): (Bytes, Bytes) = (changed.into(), bytes.slice(1..));
+    let (name, empty) = (path("volumes/a"), path("volumes/empty"));
+    assert!(matches!(stage(&name, &bytes).await.place().await.unwrap(), Placed::Done));
+    assert!(matches!(stage(&empty, &Bytes::new()).await.place().await.unwrap(), Placed::Done));
+    assert_eq!((blobs.get(&name, bytes.len()).await.unwrap(), blobs.size(&empty).await.unwrap()), (bytes.clone(), 0));
+    // The same bytes again are the same blob; others are not, and change nothing.
+    assert!(matches!(stage(&name, &bytes).await.place().await.unwrap(), Placed::Done));
+    for other in [&changed, &short, &Bytes::new()] {
+        let Placed::Differs(rival) = stage(&name, other).await.place().await.unwrap() else { panic!("taken for the same") };
+        rival.abort().await.unwrap();
+    }
+    assert_eq!(blobs.get(&name, bytes.len()).await.unwrap(), bytes);
+    // Unless they are told to take its place.
+    let Placed::Differs(rival) = stage(&name, &changed).await.place().await.unwrap() else { panic!("taken for the same") };
+    rival.replace().await.unwrap();
+    assert_eq!(blobs.get(&name, bytes.len()).await.unwrap(), changed);
+    // Given up, broken off, too long.
+    let other = path("volumes/b");
+    stage(&other, &bytes).await.abort().await.unwrap();
+    let mut long = blobs.stage(&other).await.unwrap();
+    let mut refused = Ok(());
+    for _ in 0..=BLOB_MAX / bytes.len() {
+        refused = long.write(bytes.clone()).await;
+    }
+    assert!(matches!(refused, Err(BlobError::TooLarge { .. })));
+    long.abort().await.unwrap();
+    assert!(!blobs.exists(&other).await.unwrap());
+    assert_eq!(files(folder.path()), ["volumes/a", "volumes/empty"]);
+}
+
+/// A blob of several pieces comes whole and in order, from every offset.
+#[tokio::test]
+async fn a_large_blob_streams_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::local(folder.path()).unwrap();
+    let bytes: Bytes = (0..READ_PIECE * 3 + 17).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect();
+    let name = path("a");
+    blobs.put(&name, bytes.clone()).await.unwrap();
+    for offset in [0, 1, READ_PIECE, READ_PIECE * 3 + 16] {
+        let (size, mut pieces) = blobs.stream(&name, Some(offset as u64)).await.unwrap();
+        assert_eq!(size, bytes.len() as u64);
+        let mut found = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            found.extend_from_slice(&piece.unwrap());
+        }
+        assert_eq!(found, bytes[offset..]);
+    }
 }
