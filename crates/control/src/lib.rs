@@ -22,6 +22,7 @@ mod job;
 mod job_log;
 mod lease;
 mod limits;
+mod logins;
 mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
 pub mod planner;

@@ -151,6 +151,7 @@ impl Server {
             node_port: node_address.port(),
             fleet: Fleet::default(),
             stop: stop.clone(),
+            logins: crate::logins::Logins::default(),
             replacing: crate::state::replacing_locks(),
             store,
             blobs,

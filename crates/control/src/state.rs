@@ -22,6 +22,7 @@ use crate::caller::Member;
 use crate::clock;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
+use crate::logins::{Login, Logins};
 use crate::row::{NodeRow, PrincipalRow, TenantRow};
 use crate::vault::Vault;
 
@@ -60,6 +61,8 @@ pub(crate) struct Control {
     pub(crate) fleet: Fleet,
     /// Cancelled when the server stops: streams end by it.
     pub(crate) stop: CancellationToken,
+    /// Credentials that were read a moment ago.
+    pub(crate) logins: Logins,
     /// See [`Control::replacing`].
     pub(crate) replacing: [tokio::sync::Mutex<()>; REPLACING],
 }
@@ -123,7 +126,19 @@ impl Control {
         if !matches!(token.kind(), TokenKind::Session | TokenKind::Personal | TokenKind::Service) {
             return Ok(None);
         }
-        let Some(stored) = self.store.token(token.id()).await.map_err(Failure::internal)? else { return Ok(None) };
+        // Before anything is read: what is committed meanwhile makes what was read old.
+        let change = self.store.latest_change();
+        let login = match self.logins.find(token.id(), change, now) {
+            Some(login) => login,
+            None => match self.login(token.id()).await? {
+                Some(login) => {
+                    self.logins.keep(change, now, login.clone());
+                    login
+                }
+                None => return Ok(None),
+            },
+        };
+        let stored = login.token;
         let record = identity::TokenRecord {
             kind: match TokenKind::from_word(&stored.row.kind) {
                 Some(kind) => kind,
@@ -137,21 +152,27 @@ impl Control {
         if !token.fits(&record, &self.peppers) || !in_time {
             return Ok(None);
         }
-        let Some(principal) = stored.row.principal else { return Ok(None) };
-        let member = self.member(stored.row.tenant, principal).await?;
         if stored.last_used.is_none_or(|used| now.since(used).is_some_and(|age| age > 60_000)) {
+            self.logins.touched(stored.row.id, now);
             let touch = store::Mutation::TouchToken { tenant: stored.row.tenant, id: stored.row.id };
             if let Err(error) = self.store.commit(Transaction::new().with(touch), now).await {
                 tracing::debug!(%error, "token's last use not noted");
             }
         }
-        Ok(member.map(|member| Member {
+        Ok(Some(Member {
             acr: stored.row.acr,
             factor_time: stored.row.factor_time,
             token: stored.row.id,
             expires: stored.row.expires,
-            ..member
+            ..login.member
         }))
+    }
+
+    /// A principal's token with whose it is, as their rows say now.
+    async fn login(&self, id: vocabulary::TokenId) -> Result<Option<Login>, Failure> {
+        let Some(token) = self.store.token(id).await.map_err(Failure::internal)? else { return Ok(None) };
+        let Some(principal) = token.row.principal else { return Ok(None) };
+        Ok(self.member(token.row.tenant, principal).await?.map(|member| Login { token, member }))
     }
 
     /// A principal with its tenant, as its rows say now.
