@@ -7,6 +7,8 @@
     reason = "it measures time, prints, and works on its own bytes"
 )]
 
+mod decisions;
+mod heartbeats;
 mod idle;
 mod jobs;
 mod mutations;
@@ -17,13 +19,17 @@ mod volumes;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 type Bench = (&'static str, &'static str, fn() -> anyhow::Result<()>);
 
 const BENCHES: &[Bench] = &[
     ("sealing", "seal and open a segment, against AES-256-GCM and BLAKE3 run in sequence", sealing::run),
-    ("mutations", "audited mutations per second with 16 writers, against append + fdatasync", mutations::run),
+    ("decisions", "a decision, against Cedar's bare call on the same slice", decisions::run),
+    ("mutations", "audited mutations per second with 32 writers, against append + fdatasync", mutations::run),
     ("idle", "start time and idle memory of the server", idle::run),
-    ("reads", "server CPU per authorised read through TLS", reads::run),
+    ("heartbeats", "a thousand simulated nodes on the channel, in cores of the server", heartbeats::run),
+    ("reads", "server CPU and latency of an authorised read through TLS, 32 connections", reads::run),
     ("volumes", "put and get, against cp + fsync (BENCH_MIB: size, 4096)", volumes::run),
     ("jobs", "from the API call to the first instruction of a job, against runc run", jobs::run),
 ];
@@ -64,6 +70,14 @@ fn machine() {
 fn median(mut of: Vec<Duration>) -> f64 {
     of.sort();
     of.get(of.len() / 2).map_or(f64::NAN, Duration::as_secs_f64)
+}
+
+/// The server's process of a deployment that `swarm up` started.
+fn server(world: &e2e::World) -> anyhow::Result<u32> {
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(world.deployment.data().join("run/up.json"))?)?;
+    let parts = record.get("parts").and_then(serde_json::Value::as_array).context("parts")?;
+    let server = parts.iter().find(|part| part.get(0) == Some(&"server".into())).and_then(|part| part.pointer("/1/pid")?.as_u64());
+    Ok(u32::try_from(server.context("the server's process")?)?)
 }
 
 /// Processor time of a process so far: user and system.

@@ -5,7 +5,7 @@ use audit::EncodedEntry;
 use store::{Expect, Kind, Put, Store, StoreConfig, Transaction};
 use vocabulary::{EntryId, TenantId, UnixTime};
 
-const WRITERS: u64 = 16;
+const WRITERS: u64 = 32;
 const TURN: Duration = Duration::from_secs(3);
 const TURNS: u64 = 3;
 /// About the size of an entry's body.

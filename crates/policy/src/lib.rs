@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+mod bare;
 mod decide;
 mod explain;
 pub mod facts;
@@ -19,6 +20,7 @@ mod set;
 mod slice;
 
 pub use action::{ALL_ACTIONS, Action, ActionInfo, EntityKind};
+pub use bare::BareCall;
 pub use decide::{Decision, NextStep, Permit, Refusal, decide};
 pub use explain::{Explanation, Rule, explain};
 pub use facts::{CallFacts, Facts, FactsError, JobFacts, NodeFacts, Principal, ReleaseFacts, Resource, SetFacts};
