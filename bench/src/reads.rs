@@ -39,8 +39,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
             let every = Duration::from_secs(1) / per_connection;
             let mut late = each(per_connection * PACED.as_secs() as u32, Some(every))?;
             late.sort();
-            let at = |part: f64| late.get((late.len() as f64 * part) as usize).map_or(f64::NAN, |late| late.as_secs_f64() * 1e3);
-            println!("      at {RATE}/s: median {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms from the moment a request was due to its last byte", at(0.5), at(0.99), at(0.999));
+            let at = |per_mille: usize| late.get(late.len() * per_mille / 1000).map_or(f64::NAN, |late| late.as_secs_f64() * 1e3);
+            println!("      at {RATE}/s: median {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms from the moment a request was due to its last byte", at(500), at(990), at(999));
         }
     }
     world.close()

@@ -34,7 +34,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
         // The peer: the same primitives, chunk by chunk, without any format.
         for (slot, chunk) in peer.chunks_mut(SLOT).zip(data.chunks(CHUNK)) {
-            slot[..CHUNK].copy_from_slice(chunk);
+            slot.split_at_mut(CHUNK).0.copy_from_slice(chunk);
         }
         let nonce = |index: usize| {
             let mut nonce = [0; 12];
@@ -56,7 +56,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
         times[2].push(begun.elapsed());
         anyhow::ensure!(
-            sealed.bytes[HEADER..].chunks(SLOT).zip(data.chunks(CHUNK)).all(|(slot, chunk)| &slot[..CHUNK] == chunk),
+            sealed.bytes.split_at(HEADER).1.chunks(SLOT).zip(data.chunks(CHUNK)).all(|(slot, chunk)| slot.starts_with(chunk)),
             "what was opened is not what was sealed"
         );
         ours = sealed.bytes;

@@ -45,9 +45,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         copies.push(begun.elapsed());
         std::fs::remove_file(&copy)?;
         cold(world.folder())?;
-        put.note(run_one(&world, server, &["volume", "put", &name, text(&source)?])?, &base[0]);
+        put.note(&run_one(&world, server, &["volume", "put", &name, text(&source)?])?, &base[0]);
         cold(world.folder())?;
-        get.note(run_one(&world, server, &["volume", "get", &name, text(&opened)?])?, &base[1]);
+        get.note(&run_one(&world, server, &["volume", "get", &name, text(&opened)?])?, &base[1]);
         same(&source, &opened.join("source"))?;
         std::fs::remove_dir_all(&opened)?;
     }
@@ -64,14 +64,14 @@ fn speed(mib: u64, seconds: f64) -> f64 {
 }
 
 impl Turns {
-    fn note(&mut self, one: One, base: &One) {
+    fn note(&mut self, one: &One, base: &One) {
         self.took.push(one.took);
         self.client = self.client.max(one.client.saturating_sub(base.client));
         self.server = self.server.max(one.server);
         self.busy = one.busy;
     }
-    fn tell(self, what: &str, mib: u64, copy: f64) {
-        let took = crate::median(self.took);
+    fn tell(&self, what: &str, mib: u64, copy: f64) {
+        let took = crate::median(self.took.clone());
         let per_gib = |busy: Duration| busy.as_secs_f64() * 1024.0 / mib as f64;
         println!(
             "   {what} {:.0} MB/s ({:.2} of it); CPU per GiB: client {:.2} s, server {:.2} s; memory above the baseline: client {} MiB, server {} MiB",
