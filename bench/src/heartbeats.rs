@@ -22,19 +22,20 @@ const TARGET: f64 = 0.5;
 /// Enrolments and handshakes at once.
 const AT_ONCE: usize = 16;
 
-fn facts() -> NodeFacts {
-    NodeFacts {
-        hostname: "simulated".to_owned(),
-        kernel: "6.1.0".to_owned(),
-        cgroup_layout: "unified".to_owned(),
-        cpu_millis: 64_000,
-        memory_bytes: 256 << 30,
-        scratch_bytes: 1 << 40,
-        gpus: 0,
-        features: [("landlock", "4"), ("seccomp", "yes"), ("fscrypt", "yes")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        boot_id: "00000000-0000-4000-8000-000000000000".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+/// What a machine of a fleet says of itself; from JSON, as the control plane gets it.
+fn facts() -> anyhow::Result<NodeFacts> {
+    Ok(serde_json::from_value(serde_json::json!({
+        "hostname": "simulated",
+        "kernel": "6.1.0",
+        "cgroup_layout": "unified",
+        "cpu_millis": 64_000,
+        "memory_bytes": 256_u64 << 30,
+        "scratch_bytes": 1_u64 << 40,
+        "gpus": 0,
+        "features": {"landlock": "4", "seccomp": "yes", "fscrypt": "yes"},
+        "boot_id": "00000000-0000-4000-8000-000000000000",
+        "version": env!("CARGO_PKG_VERSION"),
+    }))?)
 }
 
 /// A node that has joined: its client, which shows its certificate, and where the channel is.
@@ -65,7 +66,7 @@ impl Enrolling {
             csr: STANDARD.encode(&csr),
             record_key: record_key.public()?.to_base64(),
             record_proof: STANDARD.encode(prove_record_key(&record_key, &csr)),
-            facts: facts(),
+            facts: facts()?,
         };
         let enrolled = self.api.post(format!("{}/v1/nodes/enrol", self.url)).json(&body).send().await?;
         let enrolled: NodeEnrolled = enrolled.error_for_status()?.json().await?;
@@ -104,7 +105,7 @@ impl Simulated {
     }
 
     async fn report(&self, sequence: u64) -> anyhow::Result<()> {
-        let body = NodeReport { sequence, plan_revision: 0, facts: facts(), attempts: Vec::new() };
+        let body = NodeReport { sequence, plan_revision: 0, facts: facts()?, attempts: Vec::new() };
         self.http.post(format!("{}{REPORT}", self.channel)).json(&body).send().await?.error_for_status()?.bytes().await?;
         Ok(())
     }

@@ -1,4 +1,3 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -102,23 +101,24 @@ fn at_once(world: &World) -> anyhow::Result<()> {
 fn alone(supervisor: &Supervisor, image: &Path, parent: &str, turn: u32) -> anyhow::Result<f64> {
     let mut id = [0x6b; 16];
     id[..4].copy_from_slice(&turn.to_be_bytes());
-    let spec = AttemptSpec {
-        attempt: AttemptId { job: JobId::from_bytes(id), attempt: 1 },
-        image_root: image.to_owned(),
-        argv: ["/bin/sh", "-c", SAYS].map(str::to_owned).to_vec(),
-        env: BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]),
-        uid: 0,
-        gid: 0,
-        cwd: "/".to_owned(),
-        hostname: "job".to_owned(),
-        limits: JobLimits::default(),
-        binds: Vec::new(),
-        grants: BTreeSet::new(),
-        id_base: 60_001 * runtime::limits::ID_BLOCK,
-        cgroup_parent: parent.to_owned(),
-        deadline_boottime_ms: None,
-        log_dir: None,
-    };
+    // From JSON, as the shim gets it.
+    let spec: AttemptSpec = serde_json::from_value(serde_json::json!({
+        "attempt": AttemptId { job: JobId::from_bytes(id), attempt: 1 },
+        "image_root": image,
+        "argv": ["/bin/sh", "-c", SAYS],
+        "env": {"PATH": "/bin"},
+        "uid": 0,
+        "gid": 0,
+        "cwd": "/",
+        "hostname": "job",
+        "limits": JobLimits::default(),
+        "binds": [],
+        "grants": [],
+        "id_base": 60_001 * runtime::limits::ID_BLOCK,
+        "cgroup_parent": parent,
+        "deadline_boottime_ms": null,
+        "log_dir": null,
+    }))?;
     let begun = wall_ms()?;
     let handle = supervisor.start(&spec)?;
     handle.start()?;
