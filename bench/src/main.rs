@@ -11,6 +11,7 @@ mod decisions;
 mod heartbeats;
 mod idle;
 mod jobs;
+mod log;
 mod mutations;
 mod reads;
 mod sealing;
@@ -31,6 +32,7 @@ const BENCHES: &[Bench] = &[
     ("heartbeats", "a thousand simulated nodes on the channel, in cores of the server", heartbeats::run),
     ("reads", "server CPU and latency of an authorised read through TLS, 32 connections", reads::run),
     ("volumes", "put and get, against cp + fsync (BENCH_MIB: size, 4096)", volumes::run),
+    ("log", "entries per second sequenced and published, and the proof of one among ten millions", log::run),
     ("jobs", "from the API call to the first instruction of a job, against runc run", jobs::run),
 ];
 

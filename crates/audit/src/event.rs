@@ -123,6 +123,9 @@ pub enum Event {
     RoleRevoked { principal: PrincipalId, role: String, project: Option<ProjectId> },
     /// A tenant's policy set has a new epoch; `policy` is its digest.
     PolicyChanged { epoch: u64, policy: Sha256Digest },
+    /// Which witnesses must have signed the log was changed; `policy` is the digest of the policy file, `quorum` whom it asks
+    /// for, in a sentence.
+    WitnessPolicyChanged { policy: Sha256Digest, witnesses: u32, quorum: String },
     // --- nodes ---
     /// A node joined. `record_key` is the Ed25519 key (base64 of 32 bytes) that signs its reports and statements.
     NodeEnrolled {
@@ -132,6 +135,8 @@ pub enum Event {
         certificate: Sha256Digest,
         join_token: Option<TokenId>,
     },
+    /// A node offers itself as a witness; `key` is the verifier key (C2SP signed-note) with which it signs.
+    NodeWitnessOffered { node: NodeId, key: String },
     /// A node takes no new jobs, or takes them again. What is on it at `until` is sent away.
     NodeDrained {
         node: NodeId,
@@ -297,6 +302,8 @@ impl Event {
             Self::RoleGranted { .. } => "role_granted",
             Self::RoleRevoked { .. } => "role_revoked",
             Self::PolicyChanged { .. } => "policy_changed",
+            Self::WitnessPolicyChanged { .. } => "witness_policy_changed",
+            Self::NodeWitnessOffered { .. } => "node_witness_offered",
             Self::NodeEnrolled { .. } => "node_enrolled",
             Self::NodeDrained { .. } => "node_drained",
             Self::NodeDedicated { .. } => "node_dedicated",
@@ -365,7 +372,9 @@ impl Event {
                 ("principal", principal.to_string())
             }
             Self::PolicyChanged { epoch, .. } => ("policy", epoch.to_string()),
+            Self::WitnessPolicyChanged { policy, .. } => ("witness_policy", policy.to_string()),
             Self::NodeEnrolled { node, .. }
+            | Self::NodeWitnessOffered { node, .. }
             | Self::NodeDrained { node, .. }
             | Self::NodeDedicated { node, .. }
             | Self::NodeRevoked { node, .. }

@@ -3,7 +3,9 @@
 //! An entry ([`entry::Entry`]) becomes one OCSF 1.8.0 event in canonical JSON (the *body*); the log's leaf is a
 //! salted digest of the body ([`leaf`]); leaves make RFC 6962 trees that are published as C2SP tlog-tiles
 //! ([`tile`], [`builder`]) under a signed checkpoint ([`checkpoint`], [`note`]). Everything can be checked offline
-//! by us ([`merkle`], [`proof`], [`walk`]) and by tools that are not ours.
+//! by us ([`merkle`], [`proof`], [`walk`]) and by tools that are not ours. That no second history is shown to somebody
+//! else is what witnesses sign ([`witness`], [`cosignature`]); which of them must have signed says a policy file
+//! ([`witness_policy`]).
 //!
 //! **Invariant:** this crate reads no clock, no file, no socket and no random source: time, bytes and randomness are
 //! passed in. **Invariant:** personal data never stands in a body in clear ([`sealed`]).
@@ -31,6 +33,8 @@ mod tests;
 pub mod tile;
 pub mod validate;
 pub mod walk;
+pub mod witness;
+pub mod witness_policy;
 
 pub use builder::{Appended, append};
 pub use checkpoint::Checkpoint;
@@ -40,3 +44,4 @@ pub use hash::Hash;
 pub use key::{LogSigner, VerifierKey};
 pub use proof::TlogProof;
 pub use tile::{TilePath, TileReader};
+pub use witness_policy::WitnessPolicy;

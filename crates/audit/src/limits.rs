@@ -38,3 +38,17 @@ pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 pub const TIME_MIN_MS: u64 = 1_000_000_000_000;
 /// Times after the year 2286 are microseconds or nanoseconds by mistake.
 pub const TIME_MAX_MS: u64 = 9_999_999_999_999;
+/// Bytes of the origin of a foreign log: C2SP sets none; a line of a screen or two is generous.
+pub const ORIGIN_MAX: usize = 512;
+/// Lines of a consistency proof in a request to a witness (C2SP tlog-witness).
+pub const WITNESS_PROOF_MAX: usize = 63;
+/// Bytes of a request to a witness: a note, 63 hashes of 45 bytes, the old size.
+pub const WITNESS_REQUEST_MAX: usize = NOTE_MAX + 64 * 45;
+/// Logs that one witness signs for: a swarm has one, a public witness some dozens.
+pub const LOGS_MAX: usize = 256;
+/// Seconds that a witness's clock may lie behind the time that it signed last: what a correction of a good clock needs.
+pub const CLOCK_BACK_MAX_S: u64 = 300;
+/// Bytes of a policy file: 32 logs, 32 witnesses and 32 groups with long names and addresses stay below.
+pub const POLICY_MAX: usize = 64 << 10;
+/// Logs, witnesses and groups of a policy file, each: C2SP tlog-policy asks for 32 at least.
+pub const POLICY_ITEMS_MAX: usize = 64;

@@ -1,11 +1,15 @@
 //! Signed notes (C2SP signed-note): a text, an empty line, signature lines.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 
 use crate::cosignature;
 use crate::key::{KeyError, KeyKind, LogSigner, VerifierKey, is_name, verifier_of};
 use crate::limits::{NOTE_MAX, SIGNATURES_READ_MAX, SIGNATURES_WRITE_MAX};
+
+/// Standard base64 with padding whose last letter may have bits that say nothing.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Why a note is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,8 +87,18 @@ pub struct Signed {
 }
 
 impl Note {
-    /// Reads a note.
+    /// Reads a note in its one form: what is written again is what was read.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        Self::read(bytes, &STANDARD)
+    }
+
+    /// Reads a note as logs of others may write it: the last letter of a line's base64 may have bits that say nothing, which
+    /// Go's library lets be. For a witness, which keeps no line that it did not write itself or verify.
+    pub fn parse_foreign(bytes: &[u8]) -> Result<Self, NoteError> {
+        Self::read(bytes, &LENIENT)
+    }
+
+    fn read(bytes: &[u8], base64: &GeneralPurpose) -> Result<Self, NoteError> {
         if bytes.len() > NOTE_MAX {
             return Err(NoteError::TooLong);
         }
@@ -100,7 +114,7 @@ impl Note {
             if number >= SIGNATURES_READ_MAX {
                 return Err(NoteError::TooManySignatures(SIGNATURES_READ_MAX));
             }
-            signatures.push(signature_line(line).ok_or(NoteError::SignatureLine(number + 1))?);
+            signatures.push(signature_line(line, base64).ok_or(NoteError::SignatureLine(number + 1))?);
         }
         Ok(Self { text, signatures })
     }
@@ -198,9 +212,9 @@ impl Note {
     }
 }
 
-fn signature_line(line: &str) -> Option<NoteSignature> {
+fn signature_line(line: &str, engine: &GeneralPurpose) -> Option<NoteSignature> {
     let (name, base64) = line.strip_prefix("— ")?.split_once(' ')?;
-    let bytes = STANDARD.decode(base64).ok()?;
+    let bytes = engine.decode(base64).ok()?;
     let (id, bytes) = bytes.split_first_chunk::<4>()?;
     (is_name(name) && !bytes.is_empty()).then(|| NoteSignature { name: name.to_owned(), id: *id, bytes: bytes.to_vec() })
 }

@@ -141,6 +141,7 @@ fn severity(entry: &Entry) -> (u32, &'static str) {
             | Event::KeyDestroyed { .. }
             | Event::SealRefused { .. }
             | Event::PolicyChanged { .. }
+            | Event::WitnessPolicyChanged { .. }
             | Event::NodeLost { lost: true, .. },
             _,
         ) => (3, "Medium"),
@@ -206,7 +207,9 @@ fn shape(entry: &Entry) -> Shape {
         Event::ServiceAccountChanged { change, .. } => changed(event, *change, "Service Account"),
         Event::QuotaChanged { .. } => entity(event, 3, "Update", "Quota"),
         Event::PolicyChanged { .. } => entity(event, 3, "Update", "Policy Set"),
+        Event::WitnessPolicyChanged { .. } => entity(event, 3, "Update", "Witness Policy"),
         Event::NodeEnrolled { .. } => entity(event, 6, "Enroll", "Node"),
+        Event::NodeWitnessOffered { .. } => entity(event, 3, "Update", "Node"),
         Event::NodeDrained { drained: true, .. } => entity(event, 12, "Suspend", "Node"),
         Event::NodeDrained { drained: false, .. } => entity(event, 13, "Resume", "Node"),
         Event::NodeDedicated { .. } => entity(event, 3, "Update", "Node"),

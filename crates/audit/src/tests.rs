@@ -11,3 +11,5 @@ mod support;
 mod tampered;
 mod tree;
 mod vectors;
+mod witness;
+mod witness_policy;

@@ -113,6 +113,8 @@ pub(crate) enum Noun {
     /// The seal of the deployment's root key
     #[command(subcommand)]
     Seal(SealVerb),
+    /// Run a witness: sign that logs only grow (C2SP tlog-witness over HTTP)
+    Witness(Box<Witness>),
     /// Print shell completion
     Completion {
         /// The shell
@@ -251,6 +253,29 @@ pub(crate) struct Server {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+It answers POST /add-checkpoint and GET /HASH/checkpoint in plain HTTP: what it takes and gives is signed and public. Put it\n\
+behind a proxy with TLS to reach it from elsewhere. Its key is printed at each start; that is what policy files name.\n\
+The record of sizes shows when the folder was restored from an old copy: keep it on another disk, and out of the backups.")]
+pub(crate) struct Witness {
+    /// Name of a new witness: by custom an address without `https://`, such as witness.example/w1
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Its folder: key and memory
+    #[arg(long, default_value = "/var/lib/swarm/witness", env = "SWARM_WITNESS_DIR", value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// The record of sizes (default: beside the folder, with `.sizes` behind its name)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sizes: Option<PathBuf>,
+    /// A log to sign for: its verifier key; ORIGIN=VKEY where the origin is not the key's name; repeat for several
+    #[arg(long = "log", required = true, value_name = "VKEY")]
+    pub(crate) logs: Vec<String>,
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:7446", env = "SWARM_WITNESS_LISTEN")]
+    pub(crate) listen: std::net::SocketAddr,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Login {
     /// The API's address; remembered after the first time
     pub(crate) url: Option<String>,
@@ -287,6 +312,9 @@ pub(crate) struct Verify {
     /// The pin of the deployment's root, as its first run printed it (default: the current login's)
     #[arg(long, value_name = "sha256:…")]
     pub(crate) ca_pin: Option<Sha256Digest>,
+    /// Which witnesses must have signed: your own policy file (C2SP tlog-policy); without it they are not checked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) witness_policy: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -814,7 +842,19 @@ pub(crate) enum AuditVerb {
         outcome: Option<String>,
     },
     /// Verify the whole log and this tenant's entries in it
-    Verify,
+    Verify {
+        /// Which witnesses must have signed: your own policy file (C2SP tlog-policy); without it they are not checked
+        #[arg(long, value_name = "FILE")]
+        witness_policy: Option<PathBuf>,
+    },
+    /// Show the witnesses of the log, what they signed last, and nodes that offer themselves
+    Witnesses,
+    /// Show the witness policy in force, or set another (C2SP tlog-policy)
+    WitnessPolicy {
+        /// The new policy file: exactly this log; behind each witness's key `node:ID` or its http(s) address
+        #[arg(long, value_name = "FILE")]
+        set: Option<PathBuf>,
+    },
     /// Write entries with salts and proofs as JSON lines, for tools that are not ours
     Export {
         /// The folder: tiles, checkpoint, entries

@@ -53,6 +53,9 @@ impl Call {
     pub(crate) fn post<T: Serialize>(path: impl Into<String>, body: &T) -> Result<Self, CliError> {
         Self::new(Method::POST, path).json(body)
     }
+    pub(crate) fn put<T: Serialize>(path: impl Into<String>, body: &T) -> Result<Self, CliError> {
+        Self::new(Method::PUT, path).json(body)
+    }
     pub(crate) fn json<T: Serialize>(mut self, body: &T) -> Result<Self, CliError> {
         self.body = Some(serde_json::to_value(body).map_err(|error| CliError::new(1, error.to_string()))?);
         Ok(self)

@@ -84,6 +84,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Policy(verb) => command::policy::policy(app, verb).await,
         Noun::Deployment(verb) => command::deployment::deployment(app, verb).await,
         Noun::Seal(verb) => command::deployment::seal(app, verb).await,
+        Noun::Witness(witness) => command::witness::witness(app, *witness).await,
         Noun::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "swarm", &mut script);

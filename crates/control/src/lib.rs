@@ -34,6 +34,7 @@ mod row;
 mod server;
 mod state;
 mod vault;
+mod witness;
 #[cfg(test)]
 mod tests;
 

@@ -99,6 +99,22 @@ pub(crate) const LOG_FOLLOW_POLL: Duration = Duration::from_secs(1);
 pub(crate) const LOG_TAIL_MS: u64 = 5_000;
 /// Streams are decided again this often: a revoked token reads no longer than that.
 pub(crate) const STREAM_DECIDE_AGAIN: Duration = Duration::from_secs(2);
+/// Where no checkpoint wakes it, the gatherer of cosignatures looks this often.
+pub(crate) const WITNESS_POLL: Duration = Duration::from_secs(1);
+/// A witness signs in milliseconds where it is well; one that takes longer is asked again for the next checkpoint.
+pub(crate) const WITNESS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a witness is waited for that is slower than the quorum: its line is welcome, and holds nobody up.
+pub(crate) const WITNESS_LINGER: Duration = Duration::from_millis(500);
+/// How often a witness may name another size within one conversation: once is usual, twice when somebody else asked meanwhile.
+pub(crate) const WITNESS_TRIES: u32 = 4;
+/// A checkpoint for which no quorum came gives way to a newer one after this time.
+pub(crate) const WITNESS_CANDIDATE_MS: u64 = 6_000;
+/// An idle log is cosigned again this often, so that the age of the newest cosignature tells a silent log from a dead one.
+pub(crate) const WITNESS_REFRESH_MS: u64 = 60_000;
+/// Bytes of a witness's answer: its lines, or the checkpoint that it shows.
+pub(crate) const WITNESS_ANSWER_MAX: usize = audit::limits::NOTE_MAX;
+/// Witnesses of a policy: with the log's own line they stay below the 16 signatures that every verifier accepts.
+pub(crate) const WITNESSES_MAX: usize = 14;
 /// Where no checkpoint wakes it, the builder of receipts looks for ended jobs this often.
 pub(crate) const RECEIPT_POLL: Duration = Duration::from_secs(2);
 /// A receipt that could not be built is a defect: it is tried again this seldom, so that the log of errors stays readable.

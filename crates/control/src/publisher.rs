@@ -19,6 +19,8 @@ use crate::state::Control;
 pub(crate) const LOG_FOLDER: &str = "log";
 /// The publisher's lease: long enough for a slow disk, short enough for a fast takeover.
 const PUBLISHER_LEASE_MS: u64 = 10_000;
+/// Leaves of one checkpoint: what a few seconds of the busiest log bring; their tiles stay below 3 MiB.
+const PUBLISH_LEAVES_MAX: u64 = 32_768;
 /// Bytes of a tile or bundle.
 const TILE_MAX: usize = 64 << 10;
 
@@ -90,6 +92,9 @@ pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 async fn publish(control: &Control) -> Result<(), Failed> {
+    if !control.witnesses.may_publish() {
+        return Ok(());
+    }
     let now = clock::now();
     let size = control.store.entry_count().await?;
     let publisher = control.store.publisher().await?;
@@ -105,7 +110,15 @@ async fn publish(control: &Control) -> Result<(), Failed> {
         Err(error) => return Err(error.into()),
     };
     let root = publisher.and_then(|publisher| publisher.root).map_or_else(audit::hash::empty_root, |root| Hash::from_slice(&root).unwrap_or_else(audit::hash::empty_root));
-    let leaves = control.store.leaves(published).await?;
+    // A page of the store is smaller than what a second may bring: several make one checkpoint.
+    let mut leaves = Vec::new();
+    while u64::try_from(leaves.len())? < size.saturating_sub(published).min(PUBLISH_LEAVES_MAX) {
+        let page = control.store.leaves(published.saturating_add(u64::try_from(leaves.len())?)).await?;
+        if page.is_empty() {
+            break;
+        }
+        leaves.extend(page);
+    }
     let bytes: Vec<&[u8]> = leaves.iter().map(|leaf| leaf.leaf.as_slice()).collect();
     let tiles = Tiles::load(&control.blobs, &edge(published)).await?;
     let appended = audit::append(&tiles, published, &root, &bytes)?;

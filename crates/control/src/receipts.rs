@@ -14,7 +14,7 @@ use receipt::record::{LogPart, LoggedEntry, PolicyVersion, Record};
 use receipt::statement::{Statement, VolumeUse};
 use receipt::{Receipt, Signer, Verdict};
 use store::read::EntryFilter;
-use store::{BlobPath, EntryRow, Expect, Kind, Page, Publisher, Transaction};
+use store::{BlobPath, EntryRow, Expect, Kind, Page, Transaction};
 use tokio_util::sync::CancellationToken;
 use vocabulary::job::ExitReason;
 use vocabulary::{EntryId, JobId, NodeId, SYSTEM_OWNER, Sha256Digest, TenantId, UnixTime};
@@ -27,6 +27,7 @@ use crate::planner::{AttemptRow, JobRow, ReceiptRow};
 use crate::publisher::Tiles;
 use crate::row::CertificateRow;
 use crate::state::Control;
+use crate::witness::Base;
 
 /// Where a receipt lies.
 pub(crate) fn receipt_path(tenant: TenantId, digest: &Sha256Digest) -> Result<BlobPath, store::blobs::PathError> {
@@ -150,8 +151,8 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
     let envelope: Envelope = audit::canonical::from_slice(&bytes, receipt::limits::PAYLOAD_MAX)?;
     let statement = envelope.peek::<InToto<Statement>>()?.predicate;
     let entries = entries(control, job, attempt, &statement).await?;
-    let publisher = control.store.publisher().await?.ok_or(NotYet::Unpublished)?;
-    if entries.rows.keys().next_back().is_none_or(|last| *last >= publisher.size) {
+    let base = control.proof_base().await.map_err(|failure| failure.problem.detail)?.ok_or(NotYet::Unpublished)?;
+    if entries.rows.keys().next_back().is_none_or(|last| *last >= base.size) {
         return Err(NotYet::Unpublished);
     }
     let (epoch, policy) = control.policy_of(tenant).map_err(|failure| Failed::from(failure.problem.detail))?;
@@ -165,9 +166,9 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
         deployment: control.deployment,
         evidence: Evidence::None,
         issued: now,
-        // No witness signs yet; the development profile alone permits that.
-        labels: std::iter::once("quorum-none".to_owned()).collect(),
-        log: log_part(control, &entries, &publisher).await?,
+        // Where no witness had to sign; the development profile alone permits that.
+        labels: base.quorum_none.then(|| "quorum-none".to_owned()).into_iter().collect(),
+        log: log_part(control, &entries, &base).await?,
         node_certificates: entries.chain,
         policy: PolicyVersion { digest: policy, epoch },
         profile: control.profile,
@@ -175,6 +176,7 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
         statement: digest,
         statement_envelope: digest,
         tenant,
+        witness_policy: base.policy.as_ref().map(|text| STANDARD.encode(text)),
     };
     let key = ReceiptKey { key: &control.receipt_key, public: *control.receipt_key.public()?.as_bytes() };
     let file = Receipt::assemble(envelope, record, &key)?.encode()?;
@@ -286,13 +288,13 @@ async fn certificate(control: &Control, node: NodeId, at: UnixTime) -> Result<(E
     Ok((best.entry, best.chain))
 }
 
-/// The entries with their proofs under the newest checkpoint.
-async fn log_part(control: &Control, entries: &Entries, publisher: &Publisher) -> Result<LogPart, Failed> {
+/// The entries with their proofs under one checkpoint.
+async fn log_part(control: &Control, entries: &Entries, base: &Base) -> Result<LogPart, Failed> {
     let mut logged = Vec::with_capacity(entries.rows.len());
     for row in entries.rows.values() {
-        let tiles = Tiles::load(&control.blobs, &audit::prove::tiles_for_inclusion(row.index, publisher.size)).await?;
-        let proof = audit::prove::prove_inclusion(&tiles, row.index, publisher.size)?;
+        let tiles = Tiles::load(&control.blobs, &audit::prove::tiles_for_inclusion(row.index, base.size)).await?;
+        let proof = audit::prove::prove_inclusion(&tiles, row.index, base.size)?;
         logged.push(LoggedEntry::new(row.index, &row.salt, &row.body, &proof));
     }
-    Ok(LogPart { checkpoint: STANDARD.encode(&publisher.checkpoint), entries: logged })
+    Ok(LogPart { checkpoint: STANDARD.encode(&base.checkpoint), entries: logged })
 }

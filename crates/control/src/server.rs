@@ -142,6 +142,7 @@ impl Server {
             sequence: AtomicU64::new(0),
             hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
             published: watch::Sender::new(0),
+            witnesses: crate::witness::Witnesses::default(),
             logs: watch::Sender::new(0),
             openapi: document.to_string(),
             node_authority: opened.node_authority,
@@ -177,6 +178,7 @@ impl Server {
         tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
         tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
         tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
+        tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));

@@ -44,6 +44,8 @@ pub(crate) struct Control {
     pub(crate) hashing: Semaphore,
     /// The size of the published log.
     pub(crate) published: watch::Sender<u64>,
+    /// The witnesses of the log.
+    pub(crate) witnesses: crate::witness::Witnesses,
     /// Counts batches of logs, to wake those who follow one.
     pub(crate) logs: watch::Sender<u64>,
     pub(crate) openapi: String,

@@ -6,3 +6,4 @@ mod nodes;
 mod routes;
 mod scheduling;
 mod support;
+mod witness;

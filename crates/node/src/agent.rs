@@ -26,6 +26,7 @@ use crate::limits::{
 };
 use crate::plan::CheckedPlan;
 use crate::store::{self, Node, StoreError};
+use crate::cosign::{self, NodeWitness};
 use crate::{clock, facts, files, follow, renew, report};
 
 /// How an agent runs.
@@ -167,6 +168,9 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     tasks.spawn(follow::follow(Arc::clone(&shared), plans, inner.clone()));
     tasks.spawn(report::beat(Arc::clone(&shared), plan.clone(), inner.clone()));
     tasks.spawn(renew::renew(Arc::clone(&shared), inner.clone()));
+    if let Some(witness) = witness(&shared).await {
+        tasks.spawn(cosign::cosign(Arc::clone(&shared), witness, inner.clone()));
+    }
     let mut agent = Agent { shared, attempts: JoinSet::new(), stop: inner.clone(), plan };
     agent.recover(found.known);
     agent.work(&stop).await;
@@ -178,6 +182,23 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     while tasks.join_next().await.is_some() {}
     drop(lock);
     Ok(())
+}
+
+/// The node's witness. One that refuses to open (its memory was restored from a copy, a file was changed) signs nothing, and
+/// the node runs its jobs all the same: the log has other witnesses, and misses this one by name.
+async fn witness(shared: &Arc<Shared>) -> Option<Arc<NodeWitness>> {
+    let own = Arc::clone(shared);
+    match tokio::task::spawn_blocking(move || NodeWitness::open(&own.dir, &own.node)).await {
+        Ok(Ok(witness)) => Some(Arc::new(witness)),
+        Ok(Err(error)) => {
+            tracing::error!(error, "this node witnesses nothing");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "this node witnesses nothing");
+            None
+        }
+    }
 }
 
 /// Takes the directory for this agent alone. An agent that was killed while it started a program leaves a copy of its lock in

@@ -14,6 +14,7 @@ mod agent;
 mod attempt;
 mod channel;
 mod clock;
+mod cosign;
 mod facts;
 mod files;
 mod follow;
@@ -31,6 +32,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod volumes;
+pub mod witness;
 
 pub use agent::{NodeOptions, RunError, run};
 pub use join::{JoinError, JoinOptions, Joined, join};

@@ -61,3 +61,5 @@ pub const RENEW_CHECK: Duration = Duration::from_secs(60);
 pub const STRANGER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an agent waits for the lock of one that was killed.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that a witness keeps as evidence against logs: each is below `audit::limits::WITNESS_REQUEST_MAX` (131 KiB).
+pub const EVIDENCE_MAX: usize = 64;

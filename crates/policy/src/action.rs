@@ -143,6 +143,7 @@ list! {
     NodeInvite, "nodeInvite", OPERATORS, PLATFORM, "make a join token for a node", false, false;
     NodeList, "nodeList", OPERATORS, PLATFORM, "list nodes", false, false;
     PlatformAuditView, "platformAuditView", OPERATORS, PLATFORM, "read the platform's own audit entries", false, false;
+    WitnessPolicySet, "witnessPolicySet", OPERATORS, PLATFORM, "say which witnesses must have signed the log", true, false;
     NodeView, "nodeView", OPERATORS, NODES, "show the node", false, false;
     NodeDrain, "nodeDrain", OPERATORS, NODES, "drain the node", false, false;
     NodeResume, "nodeResume", OPERATORS, NODES, "end the node's drain", false, false;
@@ -187,6 +188,7 @@ list! {
     NodePlanFollow, "nodePlanFollow", NODES, NODES, "follow the node's plan", false, false;
     NodeReport, "nodeReport", NODES, NODES, "report the node's state", false, false;
     NodeCertificateRenew, "nodeCertificateRenew", NODES, NODES, "renew the node's certificate", false, false;
+    NodeWitness, "nodeWitness", NODES, NODES, "witness the log", false, false;
     NodeImageFetch, "nodeImageFetch", NODES, NODES, "fetch an image", false, false;
     AttemptLease, "attemptLease", NODES, JOBS, "act for the attempt: leases", false, false;
     AttemptObjects, "attemptObjects", NODES, JOBS, "act for the attempt: sealed objects", false, false;

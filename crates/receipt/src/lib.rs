@@ -28,4 +28,4 @@ pub use envelope::{Envelope, Signer};
 pub use record::{LoggedEntry, Receipt, Record};
 pub use report::{Line, Report, Tool, Verdict};
 pub use statement::{Statement, VolumeUse};
-pub use verify::verify;
+pub use verify::{verify, verify_witnessed};

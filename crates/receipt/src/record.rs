@@ -95,6 +95,10 @@ pub struct Record {
     pub statement_envelope: Sha256Digest,
     /// The tenant.
     pub tenant: TenantId,
+    /// The witness policy that the deployment works by (C2SP tlog-policy), base64; absent while none is set. Whose
+    /// signatures count for a reader says the reader's own policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness_policy: Option<String>,
 }
 
 impl Record {

@@ -8,4 +8,5 @@ mod golden;
 mod lines;
 mod pieces;
 mod releases;
+mod witnesses;
 mod world;

@@ -6,10 +6,9 @@
 
 mod facts;
 mod logged;
+mod witnesses;
 
-use audit::checkpoint::Checkpoint;
-use audit::note::Note;
-use std::collections::BTreeSet;
+use audit::WitnessPolicy;
 use vocabulary::{Profile, Sha256Digest, UnixTime};
 
 use crate::deployment::{CheckedDeployment, Deployment};
@@ -26,9 +25,22 @@ use logged::Logged;
 /// the future is refused.
 #[must_use]
 pub fn verify(receipt: &[u8], deployment_file: &[u8], pin: Option<&Sha256Digest>, now: Option<UnixTime>) -> Report {
+    verify_witnessed(receipt, deployment_file, pin, now, None)
+}
+
+/// As [`verify`], and judges the witnesses by the reader's own policy: which of them must have signed. Without one they are
+/// *not checked*, whatever the receipt itself says of them: a deployment could name witnesses of its own making.
+#[must_use]
+pub fn verify_witnessed(
+    receipt: &[u8],
+    deployment_file: &[u8],
+    pin: Option<&Sha256Digest>,
+    now: Option<UnixTime>,
+    policy: Option<&WitnessPolicy>,
+) -> Report {
     let mut lines = Lines::default();
     // A `None` says that a line above failed: what hangs on it is not judged.
-    let _judged = judge(&mut lines, receipt, deployment_file, pin, now);
+    let _judged = judge(&mut lines, receipt, deployment_file, pin, now, policy);
     lines.report()
 }
 
@@ -38,9 +50,10 @@ fn judge(
     deployment_file: &[u8],
     pin: Option<&Sha256Digest>,
     now: Option<UnixTime>,
+    policy: Option<&WitnessPolicy>,
 ) -> Option<()> {
     let deployment = deployment(lines, deployment_file, pin)?;
-    judge_file(lines, receipt, &deployment, now)
+    judge_file(lines, receipt, &deployment, now, policy)
 }
 
 /// Judges the file against a deployment that was checked.
@@ -49,6 +62,7 @@ pub(crate) fn judge_file(
     receipt: &[u8],
     deployment: &CheckedDeployment,
     now: Option<UnixTime>,
+    policy: Option<&WitnessPolicy>,
 ) -> Option<()> {
     let receipt = lines.check(
         "the file is in its one canonical form",
@@ -57,8 +71,9 @@ pub(crate) fn judge_file(
     )?;
     let (record, receipt_key) = record(lines, &receipt, deployment)?;
     bound(lines, &receipt, &record, deployment, now)?;
-    let checkpoint = checkpoint(lines, &record, deployment)?;
+    let (checkpoint, witnessed) = witnesses::checkpoint(lines, &record, deployment, policy)?;
     let log = logged::read(lines, &record, &checkpoint)?;
+    witnesses::times(lines, &witnessed, &log, now)?;
     let log = Logged::new(log, &record);
     let finished = facts::finished(lines, &log, &record)?;
     control_certificate(lines, &record, deployment, &receipt_key, finished.time)?;
@@ -157,45 +172,6 @@ fn labels(lines: &mut Lines, record: &Record) -> Option<()> {
         Ok(((), record.labels.iter().map(String::as_str).collect::<Vec<_>>().join(", ")))
     };
     lines.check("labels are permitted by the profile", Tool::Script, outcome)
-}
-
-/// The log's checkpoint, strictly: no signature line by an unknown key.
-fn checkpoint(lines: &mut Lines, record: &Record, deployment: &CheckedDeployment) -> Option<Checkpoint> {
-    let outcome = base64(&record.log.checkpoint, "checkpoint", audit::limits::NOTE_MAX)
-        .map_err(|e| sentence(&e))
-        .and_then(|bytes| {
-            let note = Note::parse(&bytes).map_err(|e| sentence(&e))?;
-            // What is parsed must be what is there: a note has one form.
-            if note.encode() == bytes { Ok(note) } else { Err("the note is not in its one form".to_owned()) }
-        })
-        .and_then(|note| {
-            let mut last = "no log key".to_owned();
-            for key in &deployment.log_keys {
-                match Checkpoint::verify_strict(&note, key, &deployment.witnesses) {
-                    Ok((checkpoint, cosigned)) => {
-                        let detail = format!("{}, {} entries, key {key}", checkpoint.origin, checkpoint.size);
-                        return Ok(((checkpoint, cosigned), detail));
-                    }
-                    Err(error) => last = sentence(&error),
-                }
-            }
-            Err(last)
-        });
-    let (checkpoint, cosigned) = lines.check("the log signed the checkpoint", Tool::Independent, outcome)?;
-    let log_keys: BTreeSet<&[u8; 32]> = deployment.log_keys.iter().map(audit::VerifierKey::public).collect();
-    let distinct: BTreeSet<&[u8; 32]> =
-        cosigned.iter().filter(|one| one.time.is_some()).map(|one| one.key.public()).filter(|key| !log_keys.contains(key)).collect();
-    let wanted = usize::try_from(deployment.facts.quorum).unwrap_or(usize::MAX);
-    let claim = "witnesses saw the same log";
-    if wanted == 0 && distinct.is_empty() {
-        let detail = "no witness signed: the control plane could show another history to somebody else";
-        lines.add(claim, Verdict::NotChecked, Tool::Independent, detail);
-    } else {
-        let detail = format!("{} of {wanted} witnesses signed", distinct.len());
-        let outcome = if distinct.len() >= wanted { Ok(((), detail)) } else { Err(detail) };
-        lines.check(claim, Tool::Independent, outcome)?;
-    }
-    Some(checkpoint)
 }
 
 /// The receipt key's certificate, at the time of the entry of the job's end.

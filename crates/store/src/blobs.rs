@@ -115,12 +115,21 @@ impl Blobs {
 
     /// Writes a new blob.
     pub async fn put(&self, path: &BlobPath, bytes: Bytes) -> Result<(), BlobError> {
+        self.write(path, bytes, PutMode::Create).await
+    }
+
+    /// Writes a blob in the place of what was there: readers see the old bytes or the new ones, never a mixture.
+    pub async fn replace(&self, path: &BlobPath, bytes: Bytes) -> Result<(), BlobError> {
+        self.write(path, bytes, PutMode::Overwrite).await
+    }
+
+    async fn write(&self, path: &BlobPath, bytes: Bytes, mode: PutMode) -> Result<(), BlobError> {
         let size = bytes.len();
         if size > BLOB_MAX {
             return Err(BlobError::TooLarge { path: path.clone(), size: size as u64, limit: BLOB_MAX as u64 });
         }
-        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&object(path), PutPayload::from_bytes(bytes), create).await {
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.store.put_opts(&object(path), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(()),
             Err(error) => Err(classify(path, error)),
         }

@@ -29,6 +29,13 @@ pub const LOGS: &str = "/node/v1/attempts/{job}/{attempt}/logs";
 /// `POST` [`crate::api::StatementUpload`] → [`crate::api::Done`]. Sending the same statement again changes nothing.
 pub const STATEMENT: &str = "/node/v1/attempts/{job}/{attempt}/statement";
 
+/// `POST` [`crate::witness::WitnessPoll`] → [`crate::witness::WitnessOffer`]: the node brings the answer to the request that it
+/// was given last, and waits up to [`WITNESS_WAIT_MS`] for the next one. Requests and answers are those of C2SP's
+/// `tlog-witness`, byte for byte; only who calls is turned round, since a node listens on nothing.
+pub const WITNESS: &str = "/node/v1/witness";
+
+/// Milliseconds that the answer to [`WITNESS`] may take when there is nothing to sign.
+pub const WITNESS_WAIT_MS: u64 = 10_000;
 /// Milliseconds between two empty lines of the plan's stream.
 pub const PLAN_KEEPALIVE_MS: u64 = 10_000;
 /// Milliseconds between two reports of a node that has nothing new to say (decision 3.1).

@@ -20,6 +20,7 @@ pub mod quota;
 pub mod runtime;
 pub mod time;
 pub mod volume;
+pub mod witness;
 
 pub use digest::Sha256Digest;
 pub use id::*;

@@ -3,13 +3,15 @@
 //! Each target is a plain function over bytes; the loops are bounded and repeat from their seeds.
 
 use super::samples::{encode, entries};
-use super::support::{Log, Seeded, key_of, signer};
+use super::support::{Log, Seeded, key_of, signer, signer_named};
+use super::witness::{Memory, ours, request};
 use crate::checkpoint::Checkpoint;
 use crate::entry::Body;
 use crate::note::Note;
 use crate::prove::prove_inclusion;
 use crate::tile::{TilePath, decode_bundle, encode_bundle};
-use crate::{TlogProof, VerifierKey, canonical};
+use crate::witness::{AddCheckpoint, add_checkpoint};
+use crate::{TlogProof, VerifierKey, WitnessPolicy, canonical};
 
 const ROUNDS: usize = 4_000;
 
@@ -53,6 +55,24 @@ fn bundle(bytes: &[u8]) {
     if let Ok(leaves) = decode_bundle(&path, bytes) {
         let again = encode_bundle(leaves).unwrap();
         assert!(bytes.starts_with(&again));
+    }
+}
+
+/// A request to a witness: whatever it holds, only a checkpoint that the log signed is signed, and it is signed once.
+fn add_checkpoint_request(bytes: &[u8]) {
+    if let Ok(read) = AddCheckpoint::parse(bytes) {
+        // In its one form it is the same request.
+        assert_eq!(AddCheckpoint::parse(&read.encode()), Ok(read));
+    }
+    let mut state = Memory::default();
+    let answered = add_checkpoint(bytes, &ours(), &mut state, &signer_named("witness.example/w1", 2), 1_800_000_000);
+    assert_eq!(answered.answer.status == 200, state.0.len() == 1, "{answered:?}");
+}
+
+fn policy(bytes: &[u8]) {
+    if let Ok(read) = WitnessPolicy::parse(bytes) {
+        // Its plain form means the same.
+        assert_eq!(WitnessPolicy::parse(read.to_string().as_bytes()), Ok(read));
     }
 }
 
@@ -140,4 +160,14 @@ fn tile_paths() {
 #[test]
 fn bundles() {
     attack(6, bundle, &[encode_bundle([&b"a"[..], b"", b"ccc", b"dddd"]).unwrap()]);
+}
+
+#[test]
+fn requests_to_a_witness() {
+    attack(7, add_checkpoint_request, &[request(0, &Log::of(5)), request(3, &Log::of(300)), request(0, &Log::of(0))]);
+}
+
+#[test]
+fn policies() {
+    attack(8, policy, &[super::witness_policy::example().into_bytes(), b"quorum none\n".to_vec()]);
 }

@@ -40,7 +40,10 @@ pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
             let entries: Vec<AuditEntry> = app.all(&client, &query).await?;
             app.output.list(&entries, &COLUMNS, row)
         }
-        AuditVerb::Verify => verify(app, &client).await,
+        AuditVerb::Verify { witness_policy } => verify(app, &client, witness_policy.as_deref()).await,
+        AuditVerb::Witnesses => super::witnesses::list(app, &client).await,
+        AuditVerb::WitnessPolicy { set: Some(file) } => super::witnesses::set(app, &client, &file).await,
+        AuditVerb::WitnessPolicy { set: None } => super::witnesses::show(app, &client).await,
         AuditVerb::Export { dir } => export(app, &client, &dir).await,
     }
 }
@@ -79,9 +82,10 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-/// Two verdicts, never merged: the tree is whole and signed, and each of our entries is in it.
-async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
+/// Verdicts that are never merged: the tree is whole and signed, each of our entries is in it, and whom else signed.
+async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::Path>) -> Result<(), CliError> {
     let log = Log::fetch(app, client).await?;
+    let witnesses = super::witnesses::judge(client, witness_policy, &log.key).await?;
     let mut walk = audit::walk::LogWalk::new(log.checkpoint.clone());
     let mut leaves: Vec<Vec<u8>> = Vec::new();
     let bar = crate::progress::bar(app.output.quiet, log.checkpoint.size, "entries");
@@ -93,6 +97,8 @@ async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
     }
     let size = walk.finish().map_err(|error| CliError::verification(format!("the log does not verify: {error}")))?;
     bar.finish_and_clear();
+    // What the witnesses signed must be a beginning of what was walked.
+    witnesses.fits(&leaves)?;
     let mine: Vec<AuditEntry> = app.all(client, "/v1/audit?limit=1000").await?;
     let mut checked = 0_u64;
     for entry in &mine {
@@ -112,6 +118,7 @@ async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
         own_entries_checked: u64,
         completeness: &'static str,
         witnesses: &'static str,
+        witnessed_size: Option<u64>,
     }
     let verdict = Verdict {
         integrity: "proved",
@@ -119,7 +126,8 @@ async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
         root: log.checkpoint.root.base64(),
         own_entries_checked: checked,
         completeness: "not checked",
-        witnesses: "not checked",
+        witnesses: witnesses.verdict,
+        witnessed_size: witnesses.checkpoint.as_ref().map(|checkpoint| checkpoint.size),
     };
     app.output.one(
         &verdict,
@@ -127,9 +135,10 @@ async fn verify(app: &App, client: &Client) -> Result<(), CliError> {
             ("integrity", format!("proved: {size} leaves make the signed root {}", verdict.root)),
             ("own entries", format!("proved: {checked} bodies match their leaves")),
             ("completeness", "not checked: producers' sequences are not built yet".to_owned()),
-            ("witnesses", "not checked: this deployment has none".to_owned()),
+            ("witnesses", format!("{}: {}", witnesses.verdict, witnesses.detail)),
         ],
-    )
+    )?;
+    if witnesses.verdict == "not proved" { Err(CliError::verification("the witnesses that you ask for did not sign")) } else { Ok(()) }
 }
 
 /// Writes what a tool that is not ours needs: checkpoint, tiles, bundles, and our own entries with salts and proofs.
@@ -185,6 +194,7 @@ fn salt(entry: &AuditEntry) -> Result<[u8; 32], CliError> {
 struct Log {
     bytes: bytes::Bytes,
     checkpoint: audit::Checkpoint,
+    key: audit::VerifierKey,
 }
 
 impl Log {
@@ -194,6 +204,6 @@ impl Log {
         let note = audit::note::Note::parse(&bytes).map_err(|error| CliError::verification(format!("the checkpoint: {error}")))?;
         let (checkpoint, _) = audit::Checkpoint::verify(&note, &key, &[])
             .map_err(|error| CliError::verification(format!("the checkpoint: {error}")))?;
-        Ok(Self { bytes, checkpoint })
+        Ok(Self { bytes, checkpoint, key })
     }
 }

@@ -19,3 +19,5 @@ pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod verify;
 pub(crate) mod volume;
+pub(crate) mod witness;
+pub(crate) mod witnesses;

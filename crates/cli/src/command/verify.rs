@@ -25,7 +25,8 @@ pub(crate) fn verify(app: &App, args: &Verify) -> Result<(), CliError> {
             (context.deployment_file.into_bytes(), Some(pin))
         }
     };
-    let report = receipt::verify(&bytes, &deployment, pin.as_ref(), Some(crate::app::now()));
+    let policy = args.witness_policy.as_deref().map(witness_policy).transpose()?;
+    let report = receipt::verify_witnessed(&bytes, &deployment, pin.as_ref(), Some(crate::app::now()), policy.as_ref());
     print(app, &report, "receipt")?;
     if report.ok {
         return Ok(());
@@ -73,8 +74,14 @@ fn digest(path: &Path) -> Result<Option<[u8; 32]>, String> {
     }
 }
 
+/// The reader's own witness policy.
+pub(crate) fn witness_policy(path: &Path) -> Result<audit::WitnessPolicy, CliError> {
+    let bytes = read(path, audit::limits::POLICY_MAX)?;
+    audit::WitnessPolicy::parse(&bytes).map_err(|error| CliError::usage(format!("{}: {error}", path.display())))
+}
+
 /// Reads a file of at most `limit` bytes; one more is enough to see that it is larger.
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
     let at = |error: std::io::Error| {
         let exit = if error.kind() == std::io::ErrorKind::NotFound { 3 } else { 1 };
         CliError::new(exit, format!("{}: {error}", path.display()))

@@ -6,7 +6,7 @@ use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume};
+use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -112,6 +112,12 @@ pub(crate) fn table() -> Table {
 
     table.get(Words("GET", "/v1/audit", "audit_list", "Lists the tenant's audit entries"), AUDIT_QUERY, audit_log::list);
     table.get(Words("GET", "/v1/audit/{index}/proof", "audit_proof", "Gives an entry with its inclusion proof"), &[], audit_log::proof);
+    table.get(Words("GET", "/v1/witnesses", "witness_show", "Shows the witnesses of the log and what they signed"), &[], witness::show);
+    table.json(
+        Words("PUT", "/v1/log/witness-policy", "witness_policy_set", "Says which witnesses must have signed the log (C2SP tlog-policy)"),
+        &[],
+        witness::set_policy,
+    );
     table.json(Words("POST", "/v1/policy/explain", "policy_explain", "Explains a decision"), &[], policy_explain::explain);
     table
 }
@@ -165,6 +171,16 @@ fn public(table: &mut Table) {
         Words("GET", "/v1/log/checkpoint", "log_checkpoint", "Gives the newest signed checkpoint (C2SP tlog-tiles)"),
         "a log that only its owner can read proves nothing; leaves are salted digests",
         audit_log::checkpoint,
+    );
+    table.public_raw(
+        Words("GET", "/v1/log/cosigned-checkpoint", "log_cosigned_checkpoint", "Gives the newest checkpoint that the witnesses' quorum signed"),
+        "a log that only its owner can read proves nothing; leaves are salted digests",
+        witness::checkpoint,
+    );
+    table.public_raw(
+        Words("GET", "/v1/log/witness-policy", "log_witness_policy", "Gives the witness policy in force (C2SP tlog-policy)"),
+        "whoever verifies must know whom the log asks for; nothing in it is secret",
+        witness::policy,
     );
     table.public_raw(
         Words("GET", "/v1/log/tile/{*path}", "log_tile", "Gives a tile or entry bundle (C2SP tlog-tiles)"),

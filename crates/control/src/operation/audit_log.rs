@@ -67,20 +67,20 @@ pub(crate) async fn list_platform(call: Call<PlatformAuditView>) -> Result<Page<
     entries(&call, SYSTEM_OWNER).await
 }
 
-/// An entry with its inclusion proof under the newest published checkpoint.
+/// An entry with its inclusion proof under the newest checkpoint that the witnesses' quorum signed; without a quorum, the newest.
 pub(crate) async fn proof(call: Call<AuditView>) -> Result<AuditProof, Failure> {
     let tenant = call.tenant()?;
     call.permit(Resource::Tenant(tenant), &[]).await?.spend();
     let index: u64 = call.id("index")?;
     let row = call.control.store.entry(tenant.tenant, index).await.map_err(Failure::internal)?.ok_or_else(Failure::not_found)?;
     let control = &call.control;
-    let publisher = control.store.publisher().await.map_err(Failure::internal)?.filter(|publisher| index < publisher.size);
-    let Some(publisher) = publisher else {
-        return Err(Failure::new(ErrorCode::WrongState, "the entry is not published yet: ask again in a second"));
+    let base = control.proof_base().await?.filter(|base| index < base.size);
+    let Some(base) = base else {
+        return Err(Failure::new(ErrorCode::WrongState, "the entry is not published, or not signed by the witnesses yet: ask again in a second"));
     };
-    let tiles = Tiles::load(&control.blobs, &audit::prove::tiles_for_inclusion(index, publisher.size)).await.map_err(Failure::internal)?;
-    let hashes = audit::prove::prove_inclusion(&tiles, index, publisher.size).map_err(Failure::internal)?;
-    let checkpoint = audit::note::Note::parse(&publisher.checkpoint).map_err(Failure::internal)?;
+    let tiles = Tiles::load(&control.blobs, &audit::prove::tiles_for_inclusion(index, base.size)).await.map_err(Failure::internal)?;
+    let hashes = audit::prove::prove_inclusion(&tiles, index, base.size).map_err(Failure::internal)?;
+    let checkpoint = audit::note::Note::parse(&base.checkpoint).map_err(Failure::internal)?;
     let proof = audit::TlogProof { extra: None, index, hashes, checkpoint };
     let proof = String::from_utf8(proof.encode()).map_err(Failure::internal)?;
     Ok(AuditProof { entry: shown(row), proof })

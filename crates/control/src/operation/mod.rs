@@ -19,6 +19,7 @@ pub(crate) mod statement;
 pub(crate) mod tenant;
 pub(crate) mod token;
 pub(crate) mod volume;
+pub(crate) mod witness;
 
 use store::{Committed, Page, Paged, Transaction};
 use vocabulary::api;

@@ -76,7 +76,7 @@ fn job_spec() -> Value {
 pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) -> Ask {
     let thing = |name: &str| things.get(name).unwrap_or_else(|| panic!("route `{route}` asks for a `{name}`: make one in examples::things")).clone();
     let (ids, body): (Vec<(&str, String)>, Option<Value>) = match route {
-        "health_show" | "deployment_show" | "openapi_show" | "log_checkpoint" | "whoami_show" | "token_logout" | "status_show" | "tenant_list"
+        "health_show" | "deployment_show" | "openapi_show" | "log_checkpoint" | "log_cosigned_checkpoint" | "log_witness_policy" | "witness_show" | "whoami_show" | "token_logout" | "status_show" | "tenant_list"
         | "platform_audit_list" | "node_list" | "project_list" | "principal_list" | "token_list" | "volume_list" | "lease_list" | "image_list"
         | "job_list" | "key_list" | "tenant_key_rotate" | "audit_list" => (vec![], None),
         "log_tile" => (vec![("*path", "entries/000.p/1".into())], None),
@@ -137,6 +137,7 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
         "job_show" | "job_stop" | "job_logs" | "job_receipt_get" => (vec![("id", thing("nobody"))], None),
         "key_destroy" => (vec![("id", thing("key"))], None),
         "audit_proof" => (vec![("index", thing("entry"))], None),
+        "witness_policy_set" => (vec![], Some(json!({ "policy": "quorum none\n" }))),
         "policy_explain" => (vec![], Some(json!({ "action": "volumeView", "resource": format!("volume/{}", thing("volume")) }))),
         other => panic!("route `{other}` ({method} {path}) has no example: add one to tests/api/examples.rs"),
     };

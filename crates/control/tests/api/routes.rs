@@ -9,13 +9,15 @@ use super::examples::{NOBODY, Things, example, nobodys, things};
 use super::support::{Answer, Ask, World, problem};
 
 /// Routes that everybody may call. A new one needs a reason in the table and a line here.
-const PUBLIC: [&str; 9] = [
+const PUBLIC: [&str; 11] = [
     "deployment_show",
     "enrolment_begin",
     "enrolment_complete",
     "health_show",
     "log_checkpoint",
+    "log_cosigned_checkpoint",
     "log_tile",
+    "log_witness_policy",
     "node_enrol",
     "openapi_show",
     "token_login",
@@ -235,7 +237,7 @@ async fn owners_get_documented_answers() {
         "whoami_show", "status_show", "tenant_create", "tenant_list", "node_invite", "node_list", "project_create", "project_list",
         "service_account_create", "principal_list", "token_create", "token_list", "service_token_create", "volume_create", "volume_list",
         "volume_show", "volume_rotate", "volume_read", "lease_list", "volume_delete", "image_blob_put", "image_blob_show", "image_list",
-        "job_list", "key_list", "audit_list", "policy_explain", "platform_audit_list", "token_revoke", "other_token_revoke", "token_logout",
+        "job_list", "key_list", "audit_list", "policy_explain", "platform_audit_list", "witness_show", "token_revoke", "other_token_revoke", "token_logout",
     ] {
         assert!(good.contains(id), "{id} did not succeed: {good:?}");
     }

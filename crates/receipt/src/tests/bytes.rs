@@ -11,7 +11,7 @@ use crate::verify::judge_file;
 /// Whether the file still verifies. The deployment's file is opened once: it does not change here.
 fn verifies(deployment: &CheckedDeployment, receipt: &[u8]) -> bool {
     let mut lines = Lines::default();
-    let judged = judge_file(&mut lines, receipt, deployment, Some(NOW.plus_millis(DAY)));
+    let judged = judge_file(&mut lines, receipt, deployment, Some(NOW.plus_millis(DAY)), None);
     let report = lines.report();
     assert_eq!(judged.is_some(), report.ok, "a verdict without its line");
     report.ok

@@ -80,6 +80,12 @@ pub(super) struct Facts {
     pub(super) log_name: String,
     /// Witnesses that sign the checkpoint: names and seeds.
     pub(super) witnesses: Vec<(&'static str, u8)>,
+    /// When they sign.
+    pub(super) witnessed_at: UnixTime,
+    /// The witness policy that the receipt carries.
+    pub(super) witness_policy: Option<String>,
+    /// Changes a byte of the checkpoint's note before the whole is signed.
+    pub(super) flipped: Option<(usize, u8)>,
     pub(super) policy: PolicyVersion,
     pub(super) labels: BTreeSet<String>,
     pub(super) issued: UnixTime,
@@ -372,6 +378,9 @@ impl World {
             log_key,
             log_name: "swarm.example/0d/audit".into(),
             witnesses: Vec::new(),
+            witnessed_at: later(60),
+            witness_policy: None,
+            flipped: None,
             policy: PolicyVersion { digest: digest(0x70), epoch: 5 },
             labels: BTreeSet::from(["quorum-none".to_owned()]),
             issued: later(2),
@@ -417,7 +426,11 @@ impl Facts {
         let mut note = checkpoint.sign(&signer).unwrap();
         for (name, seed) in &self.witnesses {
             let witness = Ed25519Signer::from_seed(name, &[*seed; 32]).unwrap();
-            note.add(audit::cosignature::cosign(&witness, note.text(), NOW.seconds()).unwrap()).unwrap();
+            note.add(audit::cosignature::cosign(&witness, note.text(), self.witnessed_at.seconds()).unwrap()).unwrap();
+        }
+        let mut note = note.encode();
+        if let Some((at, mask)) = self.flipped {
+            note[at] ^= mask;
         }
         let entries = (0_u64..)
             .zip(encoded.iter().zip(&self.entries))
@@ -434,13 +447,14 @@ impl Facts {
             evidence: Evidence::None,
             issued: self.issued,
             labels: self.labels.clone(),
-            log: LogPart { checkpoint: STANDARD.encode(note.encode()), entries },
+            log: LogPart { checkpoint: STANDARD.encode(note), entries },
             node_certificates: self.node_chain.clone(),
             policy: self.policy.clone(),
             profile: self.profile,
             statement: digest(0),
             statement_envelope: digest(0),
             tenant: self.tenant,
+            witness_policy: self.witness_policy.as_ref().map(|text| STANDARD.encode(text)),
         };
         (self.record)(&mut record);
         Receipt::assemble(node, record, &self.receipt_key).unwrap()

@@ -74,6 +74,9 @@ async fn a_name_is_written_once() {
     assert!(matches!(blobs.get(&a, 4).await, Err(BlobError::TooLarge { size: 5, limit: 4, .. })));
     blobs.put_same(&a, Bytes::from_static(b"first")).await.unwrap();
     assert!(matches!(blobs.put_same(&a, Bytes::from_static(b"other")).await, Err(BlobError::Differs(_))));
+    blobs.replace(&a, Bytes::from_static(b"other")).await.unwrap();
+    assert_eq!(blobs.get(&a, 100).await.unwrap(), Bytes::from_static(b"other"));
+    blobs.replace(&a, Bytes::from_static(b"first")).await.unwrap();
     assert_eq!(blobs.range(&a, 1..3).await.unwrap(), "ir");
     for (start, end) in [(4, 6), (5, 5), (9, 10), (3, 2), (0, u64::MAX)] {
         let error = blobs.range(&a, start..end).await.unwrap_err();
