@@ -10,7 +10,7 @@ use vocabulary::lease::{LeaseEnd, LeaseHolder, LeaseMode};
 use vocabulary::plan::NodePlace;
 use vocabulary::quota::QuotaLimits;
 use vocabulary::{
-    DeploymentId, ErrorCode, ImageId, Jurisdiction, KeyId, LeaseId, LineageId, Name, NodeId, PersonId, PrincipalId,
+    DeploymentId, EntryId, ErrorCode, ImageId, Jurisdiction, KeyId, LeaseId, LineageId, Name, NodeId, PersonId, PrincipalId,
     Profile, ProjectId, Purpose, Region, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
 };
 
@@ -123,6 +123,10 @@ pub enum Event {
     RoleRevoked { principal: PrincipalId, role: String, project: Option<ProjectId> },
     /// A tenant's policy set has a new epoch; `policy` is its digest.
     PolicyChanged { epoch: u64, policy: Sha256Digest },
+    /// A person was erased: the name, the factors, `principals` principals, and `keys`, under which personal values were sealed.
+    PersonErased { person: PersonId, keys: Vec<KeyId>, principals: u32 },
+    /// Somebody opened the personal values of an entry.
+    PersonalRevealed { entry: EntryId, index: u64, subjects: Vec<String> },
     /// Which witnesses must have signed the log was changed; `policy` is the digest of the policy file, `quorum` whom it asks
     /// for, in a sentence.
     WitnessPolicyChanged { policy: Sha256Digest, witnesses: u32, quorum: String },
@@ -302,6 +306,8 @@ impl Event {
             Self::RoleGranted { .. } => "role_granted",
             Self::RoleRevoked { .. } => "role_revoked",
             Self::PolicyChanged { .. } => "policy_changed",
+            Self::PersonErased { .. } => "person_erased",
+            Self::PersonalRevealed { .. } => "personal_revealed",
             Self::WitnessPolicyChanged { .. } => "witness_policy_changed",
             Self::NodeWitnessOffered { .. } => "node_witness_offered",
             Self::NodeEnrolled { .. } => "node_enrolled",
@@ -372,6 +378,8 @@ impl Event {
                 ("principal", principal.to_string())
             }
             Self::PolicyChanged { epoch, .. } => ("policy", epoch.to_string()),
+            Self::PersonErased { person, .. } => ("person", person.to_string()),
+            Self::PersonalRevealed { entry, .. } => ("entry", entry.to_string()),
             Self::WitnessPolicyChanged { policy, .. } => ("witness_policy", policy.to_string()),
             Self::NodeEnrolled { node, .. }
             | Self::NodeWitnessOffered { node, .. }

@@ -142,6 +142,7 @@ fn severity(entry: &Entry) -> (u32, &'static str) {
             | Event::SealRefused { .. }
             | Event::PolicyChanged { .. }
             | Event::WitnessPolicyChanged { .. }
+            | Event::PersonErased { .. }
             | Event::NodeLost { lost: true, .. },
             _,
         ) => (3, "Medium"),
@@ -207,6 +208,8 @@ fn shape(entry: &Entry) -> Shape {
         Event::ServiceAccountChanged { change, .. } => changed(event, *change, "Service Account"),
         Event::QuotaChanged { .. } => entity(event, 3, "Update", "Quota"),
         Event::PolicyChanged { .. } => entity(event, 3, "Update", "Policy Set"),
+        Event::PersonErased { .. } => entity(event, 4, "Delete", "Person"),
+        Event::PersonalRevealed { .. } => entity(event, 2, "Read", "Audit Entry"),
         Event::WitnessPolicyChanged { .. } => entity(event, 3, "Update", "Witness Policy"),
         Event::NodeEnrolled { .. } => entity(event, 6, "Enroll", "Node"),
         Event::NodeWitnessOffered { .. } => entity(event, 3, "Update", "Node"),

@@ -387,6 +387,11 @@ pub(crate) enum UserVerb {
         #[command(flatten)]
         rights: Rights,
     },
+    /// Erase a person for good: name, factors, every principal, and what the log sealed of it (operators)
+    Erase {
+        /// The person's name
+        name: Name,
+    },
     /// Detach a user from this tenant; the person keeps its factors
     Delete {
         /// The principal
@@ -846,6 +851,11 @@ pub(crate) enum AuditVerb {
         /// Which witnesses must have signed: your own policy file (C2SP tlog-policy); without it they are not checked
         #[arg(long, value_name = "FILE")]
         witness_policy: Option<PathBuf>,
+    },
+    /// Open the personal values of an entry, which is recorded
+    Reveal {
+        /// The entry's index
+        index: u64,
     },
     /// Show the witnesses of the log, what they signed last, and nodes that offer themselves
     Witnesses,

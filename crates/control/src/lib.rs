@@ -33,6 +33,7 @@ mod receipts;
 mod row;
 mod server;
 mod state;
+mod subject;
 mod vault;
 mod witness;
 #[cfg(test)]

@@ -236,14 +236,7 @@ impl Control {
 
     /// A pseudonym of a connection's source: the address, or for IPv6 its /64.
     pub(crate) fn source(&self, connection: Option<&Connection>) -> String {
-        let address = connection.map_or_else(|| "none".to_owned(), |connection| match connection.remote.ip() {
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-            }
-        });
-        self.subjects.pseudonym(&address).unwrap_or_else(|_| "unknown".to_owned())
+        self.subjects.pseudonym(&address(connection)).unwrap_or_else(|_| "unknown".to_owned())
     }
 
     /// Counts a stranger's refusal into its source and minute.
@@ -307,6 +300,17 @@ impl Control {
     pub(crate) fn system_entry(&self, now: UnixTime, tenant: TenantId, event: Event) -> Result<EncodedEntry, Failure> {
         self.entry(now, tenant, Actor::System, Source::Internal, Outcome::Success, None, event)
     }
+}
+
+/// The address of a connection's source, for IPv6 its /64.
+pub(crate) fn address(connection: Option<&Connection>) -> String {
+    connection.map_or_else(|| "none".to_owned(), |connection| match connection.remote.ip() {
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    })
 }
 
 /// The actor of a member.

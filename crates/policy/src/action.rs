@@ -143,6 +143,7 @@ list! {
     NodeInvite, "nodeInvite", OPERATORS, PLATFORM, "make a join token for a node", false, false;
     NodeList, "nodeList", OPERATORS, PLATFORM, "list nodes", false, false;
     PlatformAuditView, "platformAuditView", OPERATORS, PLATFORM, "read the platform's own audit entries", false, false;
+    PersonErase, "personErase", OPERATORS, PLATFORM, "erase the person for good", true, true;
     WitnessPolicySet, "witnessPolicySet", OPERATORS, PLATFORM, "say which witnesses must have signed the log", true, false;
     NodeView, "nodeView", OPERATORS, NODES, "show the node", false, false;
     NodeDrain, "nodeDrain", OPERATORS, NODES, "drain the node", false, false;
@@ -184,6 +185,7 @@ list! {
     KeyDestroy, "keyDestroy", USERS, KEY, "destroy the key for good", true, true;
     TenantKeyRotate, "tenantKeyRotate", USERS, TENANT, "rotate the tenant's key", true, false;
     AuditView, "auditView", MEMBERS, TENANT, "read the audit log", false, false;
+    AuditReveal, "auditReveal", USERS, TENANT, "open the personal values of an entry", false, false;
     PolicyExplain, "policyExplain", MEMBERS, TENANT, "explain a decision", false, false;
     NodePlanFollow, "nodePlanFollow", NODES, NODES, "follow the node's plan", false, false;
     NodeReport, "nodeReport", NODES, NODES, "report the node's state", false, false;

@@ -723,6 +723,38 @@ pub struct AuditEntry {
     pub outcome: String,
 }
 
+/// The personal values of an entry, opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditRevealed {
+    /// The values.
+    pub values: Vec<RevealedValue>,
+    /// The entry that says who looked.
+    pub audit_index: u64,
+}
+
+/// A personal value of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevealedValue {
+    /// The OCSF field.
+    pub path: String,
+    /// The person's id.
+    pub subject: String,
+    /// The value; none when it was erased.
+    pub value: Option<String>,
+    /// Whether its key was destroyed: the person was erased.
+    pub erased: bool,
+}
+
+/// Erases a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PersonErase {
+    /// The person's name.
+    pub name: Name,
+}
+
 /// An entry with its proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditProof {

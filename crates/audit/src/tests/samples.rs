@@ -134,8 +134,6 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::RoleGranted { principal, role: "tenant-admin".into(), project: None });
     all.push(Event::RoleRevoked { principal, role: "ml-engineer".into(), project: Some(project) });
     all.push(Event::PolicyChanged { epoch: 6, policy: digest(3) });
-    all.push(Event::WitnessPolicyChanged { policy: digest(4), witnesses: 3, quorum: "2 of 3 of `nodes` must have signed".into() });
-    all.push(Event::NodeWitnessOffered { node, key: "witness.example/w1+8c5bb2c2+BAQE".into() });
     let place = NodePlace {
         region: "eu-central".parse().unwrap(),
         jurisdiction: "EU".parse().unwrap(),
@@ -283,6 +281,10 @@ pub(super) fn events() -> Vec<Event> {
         drained: true,
         until: Some(NOW),
     });
+    all.push(Event::WitnessPolicyChanged { policy: digest(4), witnesses: 3, quorum: "2 of 3 of `nodes` must have signed".into() });
+    all.push(Event::NodeWitnessOffered { node, key: "witness.example/w1+8c5bb2c2+BAQE".into() });
+    all.push(Event::PersonErased { person, keys: vec![key], principals: 2 });
+    all.push(Event::PersonalRevealed { entry: EntryId::from_bytes([0x0e; 16]), index: 7, subjects: vec![person.to_string()] });
     all
 }
 

@@ -1,6 +1,6 @@
 //! `swarm user`, `swarm service-account`, `swarm whoami`.
 
-use vocabulary::api::{Invitation, Principal, PrincipalKind, PrincipalUpdate, ServiceAccountCreate, UserCreate, WhoAmI};
+use vocabulary::api::{Invitation, PersonErase, Principal, PrincipalKind, PrincipalUpdate, ServiceAccountCreate, UserCreate, WhoAmI};
 
 use crate::app::App;
 use crate::args::{ServiceAccountVerb, UserVerb};
@@ -31,6 +31,7 @@ pub(crate) async fn user(app: &App, verb: UserVerb) -> Result<(), CliError> {
             let changed: Principal = app.send(&client, &call).await?;
             show(app, &changed)
         }
+        UserVerb::Erase { name } => done(app, &client, &Call::post("/v1/people/erase", &PersonErase { name })?).await,
         UserVerb::Delete { id } => done(app, &client, &Call::delete(format!("/v1/principals/{id}"))).await,
     }
 }

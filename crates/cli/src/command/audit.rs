@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vocabulary::api::{AuditEntry, AuditProof, Page};
+use vocabulary::api::{AuditEntry, AuditProof, AuditRevealed, Page};
 
 use crate::app::App;
 use crate::args::AuditVerb;
@@ -41,6 +41,14 @@ pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
             app.output.list(&entries, &COLUMNS, row)
         }
         AuditVerb::Verify { witness_policy } => verify(app, &client, witness_policy.as_deref()).await,
+        AuditVerb::Reveal { index } => {
+            let call = Call::new(reqwest::Method::POST, format!("/v1/audit/{index}/reveal"));
+            let shown: AuditRevealed = app.send(&client, &call).await?;
+            app.output.list(&shown.values, &["field", "person", "value"], |one| {
+                let value = one.value.clone().unwrap_or_else(|| "sealed, key destroyed".to_owned());
+                vec![one.path.clone(), one.subject.clone(), value]
+            })
+        }
         AuditVerb::Witnesses => super::witnesses::list(app, &client).await,
         AuditVerb::WitnessPolicy { set: Some(file) } => super::witnesses::set(app, &client, &file).await,
         AuditVerb::WitnessPolicy { set: None } => super::witnesses::show(app, &client).await,

@@ -1,6 +1,7 @@
 //! `swarm tenant`, `swarm project`, `swarm status`.
 
 use vocabulary::api::{Done, Project, ProjectCreate, Status, Tenant, TenantCreate, TenantCreated};
+use vocabulary::witness::WitnessState;
 
 use crate::app::App;
 use crate::args::{ProjectVerb, TenantVerb};
@@ -51,7 +52,14 @@ pub(crate) async fn project(app: &App, verb: ProjectVerb) -> Result<(), CliError
 }
 
 pub(crate) async fn status(app: &App) -> Result<(), CliError> {
-    let status: Status = app.client()?.send(&Call::get("/v1/status"), None).await?;
+    let client = app.client()?;
+    let status: Status = client.send(&Call::get("/v1/status"), None).await?;
+    let log: WitnessState = client.send(&Call::get("/v1/witnesses"), None).await?;
+    let witnesses = match (&log.policy, log.cosigned_size) {
+        (None, _) => "none: the log's integrity rests on the deployment's own key".to_owned(),
+        (Some(_), None) => format!("{}; nothing is cosigned yet", log.quorum),
+        (Some(_), Some(size)) => format!("{}; {size} entries are cosigned", log.quorum),
+    };
     app.output.one(
         &status,
         &[
@@ -60,7 +68,8 @@ pub(crate) async fn status(app: &App) -> Result<(), CliError> {
             ("version", status.version.clone()),
             ("nodes alive", status.nodes_alive.to_string()),
             ("audit entries", format!("{} ({} under the published checkpoint)", status.audit_size, status.published_size)),
-            ("witnesses", "none: the log's integrity rests on the deployment's own key".to_owned()),
+            ("publishing", log.publishing.clone()),
+            ("witnesses", witnesses),
             ("server time", status.now.to_string()),
         ],
     )

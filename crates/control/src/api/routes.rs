@@ -6,7 +6,7 @@ use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
+use crate::operation::{audit_log, enrolment, erasure, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -64,6 +64,8 @@ pub(crate) fn table() -> Table {
     table.json(Words("PUT", "/v1/principals/{id}", "principal_update", "Changes roles and clearance"), &[], people::update);
     table.get(Words("DELETE", "/v1/principals/{id}", "principal_delete", "Removes a principal and its tokens"), &[], people::delete);
 
+    table.json(Words("POST", "/v1/people/erase", "person_erase", "Erases a person: name, factors, principals, and the key of the log's sealed values"), &[], erasure::erase);
+
     table.json(Words("POST", "/v1/tokens", "token_create", "Makes a token for oneself"), &[], token::create);
     table.get(Words("GET", "/v1/tokens", "token_list", "Lists one's own tokens"), PAGE_QUERY, token::list);
     table.get(Words("DELETE", "/v1/tokens/{id}", "token_revoke", "Revokes a token of one's own"), &[], token::revoke);
@@ -112,6 +114,7 @@ pub(crate) fn table() -> Table {
 
     table.get(Words("GET", "/v1/audit", "audit_list", "Lists the tenant's audit entries"), AUDIT_QUERY, audit_log::list);
     table.get(Words("GET", "/v1/audit/{index}/proof", "audit_proof", "Gives an entry with its inclusion proof"), &[], audit_log::proof);
+    table.get(Words("POST", "/v1/audit/{index}/reveal", "audit_reveal", "Opens the personal values of an entry, which is recorded"), &[], erasure::reveal);
     table.get(Words("GET", "/v1/witnesses", "witness_show", "Shows the witnesses of the log and what they signed"), &[], witness::show);
     table.json(
         Words("PUT", "/v1/log/witness-policy", "witness_policy_set", "Says which witnesses must have signed the log (C2SP tlog-policy)"),

@@ -139,13 +139,15 @@ pub(crate) async fn login(call: Call<Public>, request: LoginRequest) -> Result<I
     };
     let who_did = Actor::User(principal.id, authenticated.person);
     let event = Event::LoggedIn { person: authenticated.person, factors, token: token.id() };
-    let entry = control.entry(call.now, tenant, who_did, call.source(), Outcome::Success, Some("login"), event)?;
-    let transaction = Transaction::new()
+    let sealed = control.seal_login(authenticated.person, &request.name, call.connection.as_ref(), call.now).await?;
+    let entry = control.entry_about(call.now, tenant, who_did, sealed.source, Outcome::Success, Some("login"), event, sealed.personal)?;
+    let mut transaction = Transaction::new()
         .with(spend)
         .with(Mutation::ClearLoginDelay { subject: who })
         .with(Mutation::ClearLoginDelay { subject: source })
         .with(Mutation::PutToken(row))
         .entry(entry);
+    transaction.mutations.extend(sealed.root);
     let committed = match control.store.commit(transaction, call.now).await {
         Ok(committed) => committed,
         // The code was spent by another login a moment ago.

@@ -4,6 +4,7 @@ pub(crate) mod attempt;
 pub(crate) mod audit_log;
 pub(crate) mod channel;
 pub(crate) mod enrolment;
+pub(crate) mod erasure;
 pub(crate) mod image;
 pub(crate) mod job;
 pub(crate) mod job_output;

@@ -137,6 +137,8 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
         "job_show" | "job_stop" | "job_logs" | "job_receipt_get" => (vec![("id", thing("nobody"))], None),
         "key_destroy" => (vec![("id", thing("key"))], None),
         "audit_proof" => (vec![("index", thing("entry"))], None),
+        "person_erase" => (vec![], Some(json!({ "name": "nobody-here" }))),
+        "audit_reveal" => (vec![("index", thing("entry"))], None),
         "witness_policy_set" => (vec![], Some(json!({ "policy": "quorum none\n" }))),
         "policy_explain" => (vec![], Some(json!({ "action": "volumeView", "resource": format!("volume/{}", thing("volume")) }))),
         other => panic!("route `{other}` ({method} {path}) has no example: add one to tests/api/examples.rs"),

@@ -3,6 +3,7 @@
 
 mod canary;
 mod doors;
+mod erasure;
 mod examples;
 mod hostile;
 mod routes;
