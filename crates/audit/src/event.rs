@@ -123,6 +123,8 @@ pub enum Event {
     RoleRevoked { principal: PrincipalId, role: String, project: Option<ProjectId> },
     /// A tenant's policy set has a new epoch; `policy` is its digest.
     PolicyChanged { epoch: u64, policy: Sha256Digest },
+    /// The tenant of this entry had `count` entries below the index `below`.
+    EntriesCounted { below: u64, count: u64 },
     /// A person was erased: the name, the factors, `principals` principals, and `keys`, under which personal values were sealed.
     PersonErased { person: PersonId, keys: Vec<KeyId>, principals: u32 },
     /// Somebody opened the personal values of an entry.
@@ -306,6 +308,7 @@ impl Event {
             Self::RoleGranted { .. } => "role_granted",
             Self::RoleRevoked { .. } => "role_revoked",
             Self::PolicyChanged { .. } => "policy_changed",
+            Self::EntriesCounted { .. } => "entries_counted",
             Self::PersonErased { .. } => "person_erased",
             Self::PersonalRevealed { .. } => "personal_revealed",
             Self::WitnessPolicyChanged { .. } => "witness_policy_changed",
@@ -408,7 +411,7 @@ impl Event {
             Self::StrangersRefused { .. } => ("source", String::new()),
             Self::Exported { what, .. } => ("export", what.clone()),
             Self::LogStarted { origin, .. } => ("log", origin.clone()),
-            Self::Heartbeat { .. } => ("log", String::new()),
+            Self::Heartbeat { .. } | Self::EntriesCounted { .. } => ("log", String::new()),
             Self::ServerStarted { .. } | Self::ServerStopped { .. } => ("server", String::new()),
             Self::SealOpened { epoch } | Self::SealInitialised { epoch } | Self::SealRefused { epoch } => {
                 ("seal", epoch.to_string())

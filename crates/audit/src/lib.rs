@@ -15,6 +15,7 @@
 pub mod builder;
 pub mod canonical;
 pub mod checkpoint;
+pub mod completeness;
 pub mod cosignature;
 pub mod entry;
 pub mod event;

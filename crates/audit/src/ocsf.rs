@@ -259,6 +259,7 @@ fn shape(entry: &Entry) -> Shape {
         Event::ServerStopped { version } => application(4, "Stop", Some(version)),
         Event::LogStarted { .. } => application(OTHER, "Start Log", None),
         Event::Heartbeat { .. } => application(OTHER, "Heartbeat", None),
+        Event::EntriesCounted { .. } => application(OTHER, "Count Entries", None),
     }
 }
 

@@ -304,7 +304,7 @@ pub(crate) struct Verify {
     /// The receipt (`-` reads standard input), or a release's `SHA256SUMS`
     pub(crate) file: PathBuf,
     /// FILE is a release's list of digests: its signature FILE.sig must be this key's (PEM), and the files beside it those of the list
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["deployment", "ca_pin"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deployment", "ca_pin", "witness_policy"])]
     pub(crate) release_key: Option<PathBuf>,
     /// The deployment's public file (default: the one that the current login pinned)
     #[arg(long, value_name = "FILE")]

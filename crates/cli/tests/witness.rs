@@ -60,6 +60,7 @@ fn start(dir: &Path, logs: &[String]) -> Program {
         }
         said.push(line);
     }
+    let _ = child.wait();
     panic!("it did not start: {said:?}");
 }
 

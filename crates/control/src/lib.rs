@@ -15,6 +15,7 @@ mod api;
 mod bootstrap;
 mod caller;
 mod clock;
+mod count;
 mod driver;
 mod fleet;
 mod gate;

@@ -99,6 +99,8 @@ pub(crate) const LOG_FOLLOW_POLL: Duration = Duration::from_secs(1);
 pub(crate) const LOG_TAIL_MS: u64 = 5_000;
 /// Streams are decided again this often: a revoked token reads no longer than that.
 pub(crate) const STREAM_DECIDE_AGAIN: Duration = Duration::from_secs(2);
+/// How often the entries of each tenant are counted in the log: what is left out later than that contradicts a leaf.
+pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// Where no checkpoint wakes it, the gatherer of cosignatures looks this often.
 pub(crate) const WITNESS_POLL: Duration = Duration::from_secs(1);
 /// A witness signs in milliseconds where it is well; one that takes longer is asked again for the next checkpoint.

@@ -179,6 +179,7 @@ impl Server {
         tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
         tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
+        tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));

@@ -283,6 +283,7 @@ pub(super) fn events() -> Vec<Event> {
     });
     all.push(Event::WitnessPolicyChanged { policy: digest(4), witnesses: 3, quorum: "2 of 3 of `nodes` must have signed".into() });
     all.push(Event::NodeWitnessOffered { node, key: "witness.example/w1+8c5bb2c2+BAQE".into() });
+    all.push(Event::EntriesCounted { below: 1000, count: 17 });
     all.push(Event::PersonErased { person, keys: vec![key], principals: 2 });
     all.push(Event::PersonalRevealed { entry: EntryId::from_bytes([0x0e; 16]), index: 7, subjects: vec![person.to_string()] });
     all

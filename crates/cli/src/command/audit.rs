@@ -118,6 +118,7 @@ async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::P
             .map_err(|error| CliError::verification(format!("entry {}: {error}", entry.index)))?;
         checked += 1;
     }
+    let (complete, completeness) = completeness(&mine, size)?;
     #[derive(Debug, serde::Serialize)]
     struct Verdict {
         integrity: &'static str,
@@ -125,6 +126,7 @@ async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::P
         root: String,
         own_entries_checked: u64,
         completeness: &'static str,
+        completeness_detail: String,
         witnesses: &'static str,
         witnessed_size: Option<u64>,
     }
@@ -133,7 +135,8 @@ async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::P
         size,
         root: log.checkpoint.root.base64(),
         own_entries_checked: checked,
-        completeness: "not checked",
+        completeness: complete,
+        completeness_detail: completeness.clone(),
         witnesses: witnesses.verdict,
         witnessed_size: witnesses.checkpoint.as_ref().map(|checkpoint| checkpoint.size),
     };
@@ -142,11 +145,40 @@ async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::P
         &[
             ("integrity", format!("proved: {size} leaves make the signed root {}", verdict.root)),
             ("own entries", format!("proved: {checked} bodies match their leaves")),
-            ("completeness", "not checked: producers' sequences are not built yet".to_owned()),
+            ("completeness", format!("{complete}: {completeness}")),
             ("witnesses", format!("{}: {}", witnesses.verdict, witnesses.detail)),
         ],
     )?;
+    if complete == "not proved" {
+        return Err(CliError::verification("entries are missing").hint("keep what you were shown, with the checkpoint: it contradicts the log"));
+    }
     if witnesses.verdict == "not proved" { Err(CliError::verification("the witnesses that you ask for did not sign")) } else { Ok(()) }
+}
+
+/// Whether anything was left out of our entries, by the counts among those that the checkpoint covers.
+fn completeness(mine: &[AuditEntry], size: u64) -> Result<(&'static str, String), CliError> {
+    use audit::completeness::{Completeness, Count, judge};
+    let mut indexes: Vec<u64> = mine.iter().map(|entry| entry.index).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let mut counts = Vec::new();
+    for entry in mine.iter().filter(|entry| entry.index < size && entry.action == "entries_counted") {
+        let body = audit::entry::Body::parse(entry.body.as_bytes())
+            .map_err(|error| CliError::verification(format!("entry {}: {error}", entry.index)))?;
+        if let audit::Event::EntriesCounted { below, count } = body.own.event {
+            counts.push(Count { below, count });
+        }
+    }
+    Ok(match judge(&indexes, &counts) {
+        Completeness::Complete { below } => {
+            ("proved", format!("{} counts in the log hold; nothing of this tenant is missing below index {below}", counts.len()))
+        }
+        Completeness::Contradicted { counted, shown } => (
+            "not proved",
+            format!("the log counted {} entries of this tenant below index {}, and {shown} were shown", counted.count, counted.below),
+        ),
+        Completeness::NotCounted => ("not checked", "the log holds no count yet: the first comes within ten minutes of the first entry".to_owned()),
+    })
 }
 
 /// Writes what a tool that is not ours needs: checkpoint, tiles, bundles, and our own entries with salts and proofs.

@@ -68,7 +68,7 @@ pub(crate) async fn status(app: &App) -> Result<(), CliError> {
             ("version", status.version.clone()),
             ("nodes alive", status.nodes_alive.to_string()),
             ("audit entries", format!("{} ({} under the published checkpoint)", status.audit_size, status.published_size)),
-            ("publishing", log.publishing.clone()),
+            ("publishing", log.publishing),
             ("witnesses", witnesses),
             ("server time", status.now.to_string()),
         ],
