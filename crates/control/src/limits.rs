@@ -4,9 +4,16 @@ use std::time::Duration;
 
 /// Connections at once on one listener: bounds memory at a few hundred MiB even when all of them are full of half-read requests.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Connections of one source (an IPv4 address, an IPv6 network of 64 bits) on one listener: an office behind one address fits,
+/// and nobody alone takes the places of all others.
+pub(crate) const CONNECTIONS_PER_SOURCE: usize = 1024;
+/// A connection without a request in flight ends after this long: clients keep theirs for as long (90 s is their usual limit).
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long the other side may take to read that its idle connection ends.
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A TLS handshake that takes longer belongs to nobody whom we want to serve.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first byte of a request to the end of its headers: slow-loris clients end here.
+/// From the handshake to the first request, and from the first byte of a request to the end of its headers: slow-loris clients end here.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of all headers of a request.
 pub(crate) const HEADERS_MAX: usize = 32 << 10;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use identity::VerifiedPeer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -14,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use vocabulary::ErrorCode;
 
+use crate::api::activity::{Activity, Sources, tie};
 use crate::clock;
-use crate::limits::{CONNECTION_WINDOW, CONNECTIONS_MAX, FRAME_BYTES, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAM_WINDOW, STREAMS_MAX};
+use crate::limits::{CONNECTION_WINDOW, CONNECTIONS_MAX, FRAME_BYTES, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAM_WINDOW, STREAMS_MAX};
 use crate::state::Control;
 
 /// What is known of a connection before its first request.
@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
+    let sources = Arc::new(Sources::default());
     loop {
         let place = tokio::select! {
             () = stop.cancelled() => break,
@@ -57,9 +58,13 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        let Some(source) = sources.enter(remote.ip()) else {
+            tracing::debug!(%remote, "too many connections of one source");
+            continue;
+        };
         let (acceptor, router, nodes, stop) = (acceptor.clone(), router.clone(), nodes.clone(), stop.clone());
         connections.spawn(async move {
-            let _place = place;
+            let _places = (place, source);
             serve_connection(stream, remote, &acceptor, router, nodes, stop).await;
         });
     }
@@ -112,9 +117,13 @@ async fn serve_connection(
             None => std::future::pending().await,
         }
     };
-    let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+    let activity = Activity::until(tokio::time::Instant::now() + HEADER_TIMEOUT);
+    let tied = Arc::clone(&activity);
+    let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        request.map(axum::body::Body::new)
+        let (request, whole) = tie(&tied, request);
+        let answer = router.clone().oneshot(request);
+        async move { answer.await.map(whole) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -133,11 +142,17 @@ async fn serve_connection(
         .max_header_list_size(u32::try_from(HEADERS_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(std::time::Duration::from_secs(20))
         .keep_alive_timeout(std::time::Duration::from_secs(20));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(service));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         result = serving.as_mut() => {
             if let Err(error) = result { tracing::debug!(%remote, %error, "connection ended"); }
+        }
+        () = activity.idle() => {
+            tracing::debug!(%remote, "nothing was asked for too long");
+            // Says goodbye to whoever speaks HTTP/2, so that nothing is asked into a closing connection.
+            serving.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, serving).await;
         }
         reason = over => tracing::info!(%remote, reason, "connection closed"),
         () = stop.cancelled() => {

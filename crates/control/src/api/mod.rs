@@ -1,5 +1,6 @@
 //! The API: one table of routes, from which router and document are made.
 
+mod activity;
 pub(crate) mod call;
 mod json;
 pub(crate) mod listener;

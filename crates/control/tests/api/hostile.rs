@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -108,8 +109,12 @@ async fn two_credentials_and_doubled_headers() {
 }
 
 async fn tls(world: &World) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    tls_for(world, b"http/1.1").await
+}
+
+async fn tls_for(world: &World, protocol: &[u8]) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut config = world.server.tls.clone();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let stream = tokio::net::TcpStream::connect(world.server.server.as_ref().unwrap().address()).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
     tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.unwrap()
@@ -172,6 +177,46 @@ async fn slow_clients_are_ended() {
     assert!(answer.contains("\"code\":\"request_timeout\""), "{answer}");
     assert!(!slow.starts_with("HTTP/1.1 200"), "{slow}");
     assert_eq!(world.alice(Ask::get("/v1/projects")).await.good()["items"], json!([]));
+    world.server.stop().await;
+}
+
+/// Whoever shakes hands and then says nothing is ended, whichever protocol was agreed.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_are_ended() {
+    let world = World::new().await;
+    let limit = Duration::from_secs(60);
+    let mut nothing = tls(&world).await;
+    let mut agreed = tls_for(&world, b"h2").await;
+    let mut preface = tls_for(&world, b"h2").await;
+    preface.write_all(b"PRI * HT").await.unwrap();
+    let mut greeted = tls_for(&world, b"h2").await;
+    greeted.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let said = tokio::join!(answer_of(&mut nothing, limit), answer_of(&mut agreed, limit), answer_of(&mut preface, limit), answer_of(&mut greeted, limit));
+    assert!(said.0.is_empty(), "{}", said.0);
+    world.server.stop().await;
+}
+
+/// A refusal reaches a client that is still sending, over HTTP/2 too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_told_to_who_still_sends() {
+    let world = World::new().await;
+    let stream = tls_for(&world, b"h2").await;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let asks = async {
+        for (path, expected) in [("/v1/nope", 404), ("/v1/projects", 401), ("/v1/login", 413)] {
+            let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'x'; 5 << 20]));
+            let request = http::Request::post(format!("https://127.0.0.1{path}")).header("content-type", "application/json").body(body).unwrap();
+            let answer = sender.send_request(request).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+            assert_eq!(answer.status().as_u16(), expected, "{path}");
+            let told = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap_or_else(|error| panic!("{path}: {error:?}")).to_bytes();
+            let told: Value = serde_json::from_slice(&told).unwrap();
+            assert_eq!(told["status"], expected, "{path}");
+        }
+    };
+    tokio::select! {
+        () = asks => {}
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    }
     world.server.stop().await;
 }
 
