@@ -59,7 +59,8 @@ impl App {
         if yes {
             return Ok(());
         }
-        let typed = prompt::line(&format!("This destroys {what} `{name}` for good. Type its name to go on: "), self.no_input)?;
+        let typed = prompt::line(&format!("This destroys {what} `{name}` for good. Type its name to go on: "), self.no_input)
+            .map_err(|error| error.hint("--yes destroys it without asking"))?;
         if typed.trim() == name {
             Ok(())
         } else {

@@ -68,6 +68,12 @@ impl Output {
         }
     }
 
+    /// What is shown once and never again, on standard error: `--quiet` does not hide it.
+    #[expect(clippy::unused_self, reason = "beside `say`, which asks for it")]
+    pub(crate) fn show_once(self, text: impl AsRef<str>) {
+        note(text.as_ref());
+    }
+
     /// A remark on standard error.
     pub(crate) fn say(self, text: impl AsRef<str>) {
         if !self.quiet {

@@ -1,7 +1,7 @@
 //! Where a deployment of this machine lies: its state, and the record of what runs.
 
 use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use audit::hash::sha256;
@@ -111,6 +111,11 @@ impl Place {
         for (path, mode) in [(&self.data, 0o755), (&self.run, 0o755), (&self.log(), 0o700), (&self.server(), 0o700)] {
             DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| CliError::new(1, format!("{}: {error}", path.display())))?;
         }
+        // Others may pass through it, whatever the umask or its maker said: the control plane runs as another user.
+        let data = std::fs::symlink_metadata(&self.data)?;
+        if data.is_dir() && data.uid() == 0 && data.mode() & 0o011 != 0o011 {
+            std::fs::set_permissions(&self.data, std::fs::Permissions::from_mode(data.mode() & 0o7777 | 0o011))?;
+        }
         for path in [&self.data, &self.run] {
             let metadata = std::fs::symlink_metadata(path)?;
             if !metadata.is_dir() || metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
@@ -176,6 +181,17 @@ mod tests {
         assert_eq!(place.running(), Some(running));
         std::fs::write(place.record(), b"{\"version\":1,\"up\":17}").unwrap();
         assert_eq!(place.running(), None);
+    }
+
+    #[test]
+    fn others_may_pass_through_a_folder_that_a_careful_hand_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        DirBuilder::new().mode(0o700).create(&data).unwrap();
+        let place = Place::new(&data, None).unwrap();
+        place.prepare().unwrap();
+        assert_eq!(std::fs::metadata(&data).unwrap().mode() & 0o777, 0o711);
+        assert_eq!(std::fs::metadata(place.server()).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -272,3 +272,27 @@ fn a_release_is_verified_by_its_key() {
     std::fs::remove_file(home.path().join("SHA256SUMS.sig")).unwrap();
     assert_eq!(typed_in(home.path(), &verify, "").code, 3, "a list without a signature");
 }
+
+#[test]
+fn whoever_is_logged_in_verifies_against_the_pinned_deployment() {
+    let home = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../receipt/testdata/golden");
+    let file = std::fs::read_to_string(golden.join("deployment.json")).unwrap();
+    let (receipt, deployment) = (golden.join("receipt.json"), golden.join("deployment.json"));
+    let verify = ["--config-dir", "contexts", "verify", receipt.to_str().unwrap(), "--deployment", deployment.to_str().unwrap()];
+    let stranger = typed_in(home.path(), &verify, "");
+    assert!(stranger.out.contains("not checked  the root is the pinned one"), "{}{}", stranger.out, stranger.err);
+    let contexts = home.path().join("contexts");
+    std::fs::create_dir(&contexts).unwrap();
+    let context = contexts.join("default.json");
+    let remember = |file: &str| {
+        std::fs::write(&context, serde_json::json!({ "url": "https://127.0.0.1:1", "deployment_file": file }).to_string()).unwrap();
+        std::fs::set_permissions(&context, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    remember(&file);
+    let member = typed_in(home.path(), &verify, "");
+    assert!(member.out.contains("proved       the root is the pinned one"), "{}{}", member.out, member.err);
+    // A login that cannot be read must not let another deployment pass.
+    remember("{}");
+    assert_eq!(typed_in(home.path(), &verify, "").code, 6);
+}

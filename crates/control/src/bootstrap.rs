@@ -45,6 +45,17 @@ pub enum StartError {
     /// State and seal are not of one deployment.
     #[error("{0}: state and seal do not belong together; restore both from one backup")]
     Mismatch(&'static str),
+    /// The store was restored from an older copy than what was published since.
+    #[error(
+        "the published log has at least {published} entries and the database {entries}: it is an older copy, and going on from it would sign a second history; \
+         restore the newest copy of the database, nothing was changed"
+    )]
+    LogAhead {
+        /// Entries under published tiles, at least.
+        published: u64,
+        /// Entries of the store.
+        entries: u64,
+    },
     /// Certificates could not be made or opened.
     #[error("certificates: {0}")]
     Certificates(String),

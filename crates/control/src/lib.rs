@@ -28,6 +28,7 @@ mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
 pub mod planner;
 mod policies;
+mod published;
 mod publisher;
 mod quota;
 mod receipts;

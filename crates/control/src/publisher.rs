@@ -56,7 +56,7 @@ impl TileReader for Tiles {
     }
 }
 
-fn blob_path(path: &TilePath) -> store::BlobPath {
+pub(crate) fn blob_path(path: &TilePath) -> store::BlobPath {
     // A tile's path has digits, `x`, `p` and slashes only, which every blob name may have.
     match format!("{LOG_FOLDER}/{path}").parse() {
         Ok(path) => path,
@@ -64,7 +64,8 @@ fn blob_path(path: &TilePath) -> store::BlobPath {
     }
 }
 
-/// Publishes until told to stop. Errors are told and tried again; nothing is signed over storage that changed.
+/// Publishes until told to stop. Errors are told and tried again. A tile is never written with other bytes, and a store that
+/// knows less than the tiles was refused at the start ([`crate::published`]).
 pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(PUBLISH_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

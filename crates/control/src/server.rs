@@ -104,6 +104,10 @@ impl Server {
         let store = Store::open(StoreConfig::new(config.data_dir.join("state.db"))).await?;
         let blobs = Blobs::local(&config.data_dir.join("objects"))?;
         let opened = bootstrap::open(&store, &blobs, &config.passphrase, config.profile, &config.admin, now).await?;
+        let entries = store.entry_count().await.map_err(internal)?;
+        if let Some(published) = crate::published::beyond(&blobs, entries).await? {
+            return Err(StartError::LogAhead { published, entries });
+        }
         let control_id = fresh(ControlId::new, now);
         let listener =
             TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;

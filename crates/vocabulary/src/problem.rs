@@ -76,7 +76,7 @@ codes! {
     /// Bytes do not match their digest, signature or tag.
     VerificationFailed, "verification_failed", 422, 6, "the message names the object and the kind of damage";
     /// Data may not be opened there, by that one, or for that purpose.
-    ReleaseRefused, "release_refused", 403, 7, "the message names the guardrail; swarm policy explain AUDIT_INDEX tells more";
+    ReleaseRefused, "release_refused", 403, 7, "the message names the reason; where an audit index is given, swarm policy explain INDEX tells more";
     /// The job fits on no node.
     NoPlacement, "no_placement", 409, 7, "the message names the constraint that failed on each node";
     /// A quota of the tenant or project would be exceeded.

@@ -43,6 +43,9 @@ pub enum FolderError {
     /// Something is where a file or folder should go.
     #[error("`{0}` is there already")]
     Taken(String),
+    /// A link, folder or device is where a file should go.
+    #[error("`{0}` is there and is no regular file: it is never replaced")]
+    NoFile(String),
     /// Something else than a folder is on the way.
     #[error("`{0}` is there and is no folder")]
     NoFolder(String),
@@ -231,6 +234,7 @@ fn place(target: &Path, name: &str, overwrite: bool) -> Result<PathBuf, FolderEr
             (true, None) => std::fs::create_dir(&at).map_err(file(&at))?,
             (false, None) => {}
             (false, Some(metadata)) if overwrite && metadata.is_file() => {}
+            (false, Some(metadata)) if !metadata.is_file() => return Err(FolderError::NoFile(at.display().to_string())),
             (false, Some(_)) => return Err(FolderError::Taken(at.display().to_string())),
         }
     }
@@ -306,6 +310,11 @@ mod tests {
         assert_eq!(std::fs::read(to.path().join("top")).unwrap(), b"top");
         // What is there is not replaced unasked, and the way leads through no link.
         assert!(matches!(get(&reader, &files, to.path(), PLACING, &|_, _| ()).await, Err(FolderError::Taken(_))));
+        std::fs::remove_file(to.path().join("top")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", to.path().join("top")).unwrap();
+        let replacing = Placing { overwrite: true, ..PLACING };
+        assert!(matches!(get(&reader, &files, to.path(), replacing, &|_, _| ()).await, Err(FolderError::NoFile(_))));
+        assert!(!to.path().join("elsewhere").exists(), "nothing is written through a link");
         let trap = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/", trap.path().join("a")).unwrap();
         assert!(matches!(get(&reader, &files, trap.path(), PLACING, &|_, _| ()).await, Err(FolderError::NoFolder(_))));

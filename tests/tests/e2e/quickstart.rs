@@ -138,7 +138,8 @@ fn the_page_runs_as_it_is_written() {
     assert!(steps.len() > 15, "the page has {} steps", steps.len());
     let program = e2e::program().unwrap();
     let folder = tempfile::Builder::new().prefix("swarm-page-").tempdir().unwrap();
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // The home of root on Debian: nobody else may pass through it.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let image = folder.path().join("target/images/busybox/image.tar");
     std::fs::create_dir_all(image.parent().unwrap()).unwrap();
     e2e::busybox_image(&image).unwrap();

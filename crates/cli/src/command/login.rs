@@ -68,9 +68,9 @@ async fn finish(app: &App, url: String, deployment_file: String, token: String, 
 async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
     let ticket = prompt::secret("One-time ticket: ", app.no_input)?;
     let offer: EnrolOffer = client.send(&Call::post("/v1/enrolments", &EnrolBegin { ticket: ticket.to_string() })?, None).await?;
-    app.output.say(format!("Enrolling {}. Scan this with your authenticator:\n", offer.name));
-    app.output.say(qr(&offer.totp_uri));
-    app.output.say(format!("or type the secret: {}\n", offer.totp_secret));
+    app.output.show_once(format!("Enrolling {}. Scan this with your authenticator:\n", offer.name));
+    app.output.show_once(qr(&offer.totp_uri));
+    app.output.show_once(format!("or type the secret: {}\n", offer.totp_secret));
     let password = loop {
         let first = prompt::secret("New password (at least 12 characters): ", app.no_input)?;
         let second = prompt::secret("The same again: ", app.no_input)?;
@@ -82,9 +82,9 @@ async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
     let code = prompt::line("Code that your authenticator shows: ", app.no_input)?;
     let body = EnrolComplete { ticket: ticket.to_string(), password: password.to_string(), code };
     let enrolled: Enrolled = client.send(&Call::post("/v1/enrolments/complete", &body)?, None).await?;
-    app.output.say("\nKeep these recovery codes: each replaces the authenticator once.");
+    app.output.show_once("\nKeep these recovery codes: each replaces the authenticator once.");
     for code in &enrolled.recovery_codes {
-        app.output.say(format!("  {code}"));
+        app.output.show_once(format!("  {code}"));
     }
     app.output.say("\nNow log in, with the authenticator's next code.");
     Ok(())

@@ -60,10 +60,12 @@ pub(crate) async fn status(app: &App) -> Result<(), CliError> {
         (Some(_), None) => format!("{}; nothing is cosigned yet", log.quorum),
         (Some(_), Some(size)) => format!("{}; {size} entries are cosigned", log.quorum),
     };
+    let pin = crate::trust::pin(&app.context()?.deployment_file)?;
     app.output.one(
         &status,
         &[
             ("deployment", status.deployment.to_string()),
+            ("CA pin", pin.to_string()),
             ("profile", status.profile.as_str().to_owned()),
             ("version", status.version.clone()),
             ("nodes alive", status.nodes_alive.to_string()),

@@ -16,7 +16,11 @@ pub(crate) fn verify(app: &App, args: &Verify) -> Result<(), CliError> {
     }
     let bytes = read(&args.file, receipt::limits::RECEIPT_MAX)?;
     let (deployment, pin) = match &args.deployment {
-        Some(path) => (read(path, receipt::limits::DEPLOYMENT_MAX)?, args.ca_pin),
+        Some(path) => {
+            // Whoever is logged in has pinned a deployment: another one's receipts must not pass for its own.
+            let pinned = app.context().ok().map(|context| crate::trust::pin(&context.deployment_file)).transpose()?;
+            (read(path, receipt::limits::DEPLOYMENT_MAX)?, args.ca_pin.or(pinned))
+        }
         None => {
             let context = app.context().map_err(|error| {
                 error.hint("name the deployment's public file: swarm verify FILE --deployment deployment.json --ca-pin sha256:…")

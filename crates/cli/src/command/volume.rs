@@ -182,6 +182,7 @@ fn folder_error(error: FolderError) -> CliError {
         | FolderError::Name { .. }
         | FolderError::TooLong { .. }
         | FolderError::TooMany(_)
+        | FolderError::NoFile(_)
         | FolderError::NoFolder(_) => CliError::usage(error.to_string()),
     }
 }

@@ -14,6 +14,9 @@ use crate::api::call::{Call, Public};
 use crate::api::problem::Failure;
 use crate::publisher::Tiles;
 
+/// What an entry may say of its end (`audit::Outcome::as_str`): a word that is none finds nothing and hides that it is wrong.
+const OUTCOMES: [&str; 3] = ["allowed", "refused", "failed"];
+
 fn shown(row: store::EntryRow) -> AuditEntry {
     AuditEntry {
         index: row.index,
@@ -37,7 +40,11 @@ async fn entries<A: Action>(call: &Call<A>, tenant: TenantId) -> Result<Page<Aud
             None => (Some(value), None),
         },
     };
-    let filter = EntryFilter { actor, action: text("action"), resource_kind, resource, outcome: text("outcome"), ..EntryFilter::default() };
+    let outcome = text("outcome");
+    if outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
+        return Err(Failure::invalid(format!("query parameter `outcome` is one of: {}", OUTCOMES.join(", "))));
+    }
+    let filter = EntryFilter { actor, action: text("action"), resource_kind, resource, outcome, ..EntryFilter::default() };
     let limit = u32::try_from(call.number("limit")?.unwrap_or(200)).unwrap_or(u32::MAX).min(1000);
     if call.query("newest") == Some("true") {
         let mut found = call.control.store.entries_before(tenant, None, limit, &filter).await.map_err(Failure::internal)?;

@@ -242,3 +242,33 @@ async fn a_disk_that_fills_up() {
     assert_eq!(listed["items"].as_array().unwrap().len(), made + 1);
     running.stop().await;
 }
+
+/// Copies the database as a backup of a stopped server would.
+fn copy_database(from: &Path, to: &Path) {
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_older_than_the_published_log_signs_no_second_history() {
+    let folder = stopped().await;
+    let (older, newest) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    copy_database(folder.path(), older.path());
+    // The log goes on: a start and a stop are entries, and both are published.
+    let folder = Running::start_in(folder).await.unwrap().stop().await;
+    copy_database(folder.path(), newest.path());
+    copy_database(older.path(), folder.path());
+    let before = snapshot(&folder.path().join("objects"));
+    for _ in 0..2 {
+        let error = refusal(folder.path(), |_| ()).await;
+        assert!(matches!(error, StartError::LogAhead { published, entries } if published > entries), "{error:?}");
+        assert!(error.to_string().contains("restore the newest copy"), "{error}");
+    }
+    assert!(snapshot(&folder.path().join("objects")) == before, "a refused start published something");
+    copy_database(newest.path(), folder.path());
+    Running::start_in(folder).await.unwrap().stop().await;
+}

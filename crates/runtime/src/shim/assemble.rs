@@ -200,11 +200,30 @@ fn stage(spec: &AttemptSpec, root: &str, image: &OwnedFd) -> Result<(), String> 
         ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {}\n", spec.hostname)),
         ("/etc/resolv.conf", "# this job has no network\n".to_owned()),
     ] {
+        clear_dangling(root, name)?;
         let file = make(root, name, false, spec.id_base)?;
         let file = File::options().write(true).truncate(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(because(format!("write `{name}`")))?;
         std::io::Write::write_all(&mut &file, text.as_bytes()).map_err(because(format!("write `{name}`")))?;
     }
     Ok(())
+}
+
+/// Removes a link that leads nowhere from where a file of ours goes: many images link `/etc/resolv.conf` into `/run`.
+fn clear_dangling(root: &str, path: &str) -> Result<(), String> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let top = open(root, OFlags::PATH | OFlags::DIRECTORY)?;
+    let Some((folder, name)) = path.trim_start_matches('/').rsplit_once('/') else { return Ok(()) };
+    match rustix::fs::openat2(&top, path.trim_start_matches('/'), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::NOENT) => {}
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    let Ok(parent) = rustix::fs::openat2(&top, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve) else { return Ok(()) };
+    match rustix::fs::statat(&parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink() => {
+            rustix::fs::unlinkat(&parent, name, rustix::fs::AtFlags::empty()).map_err(because(format!("replace the link `{path}`")))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn open(path: &str, flags: OFlags) -> Result<OwnedFd, String> {

@@ -34,6 +34,7 @@ macro_rules! whole {
             outcome:
                 output_and_code_come_back
                 every_layer_is_read_back
+                links_that_lead_nowhere_give_way_to_our_files
                 many_at_once_do_not_mix;
             probe:
                 every_fact_is_looked_at_and_what_jobs_need_is_here

@@ -29,6 +29,20 @@ pub(crate) fn every_layer_is_read_back() {
     assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
 }
 
+pub(crate) fn links_that_lead_nowhere_give_way_to_our_files() {
+    let bench = Bench::new();
+    for (name, target) in [("hostname", "/run/nothing/hostname"), ("resolv.conf", "../run/systemd/resolve/stub-resolv.conf"), ("hosts", "hosts-of-somebody")] {
+        let at = bench.image().join("etc").join(name);
+        let _ = std::fs::remove_file(&at);
+        std::os::unix::fs::symlink(target, &at).unwrap();
+    }
+    let mut spec = bench.shell("cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts");
+    spec.hostname = "job".to_owned();
+    let outcome = bench.run(&spec);
+    assert_eq!(outcome.stdout, "job\n# this job has no network\n2\n", "{}", outcome.stderr);
+    assert!(bench.image().join("etc/resolv.conf").is_symlink(), "the image itself is as it was");
+}
+
 pub(crate) fn many_at_once_do_not_mix() {
     let bench = Bench::new();
     let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
