@@ -39,6 +39,8 @@ struct Seen {
 /// What the driver read before it decides.
 #[derive(Debug, Clone)]
 struct Snapshot {
+    /// The change and the news up to which it is true: what comes later is looked at again.
+    state: (u64, u64),
     jobs: Vec<JobRow>,
     nodes: BTreeMap<NodeId, NodeRow>,
 }
@@ -171,7 +173,7 @@ impl Control {
     pub(super) fn look(&mut self, stage: Stage) {
         if stage == Stage::Placements && self.placed != Some((self.changes, self.news)) || stage == Stage::Plans && self.told != Some(self.changes) {
             let jobs = self.jobs.values().filter(|job| job.exit.is_none()).cloned().collect();
-            self.snapshot = Some(Snapshot { jobs, nodes: self.nodes.clone() });
+            self.snapshot = Some(Snapshot { state: (self.changes, self.news), jobs, nodes: self.nodes.clone() });
         }
     }
 
@@ -245,8 +247,8 @@ impl Control {
     }
 
     fn placements(&mut self, brain: &Brain, now: UnixTime) -> Result<(), Violation> {
-        let state = (self.changes, self.news);
         let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
+        let state = snapshot.state;
         let views = self.views(&snapshot.nodes, brain);
         let held: Vec<&JobRow> = snapshot.jobs.iter().filter(|job| (brain.holds)(job)).collect();
         let mut placing = Placing::new(&views, &self.limits, held.iter().copied());
@@ -336,7 +338,7 @@ impl Control {
             self.plans.insert(*id, plan.clone());
             new.push(plan);
         }
-        self.told = Some(self.changes);
+        self.told = Some(snapshot.state.0);
         Ok(new)
     }
 
