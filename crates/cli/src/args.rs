@@ -288,7 +288,7 @@ pub(crate) struct Login {
     /// The name (asked for when absent)
     #[arg(long)]
     pub(crate) name: Option<Name>,
-    /// Enrol with a one-time ticket: password and authenticator are set up first
+    /// Redeem a one-time ticket first: it sets up password and authenticator, or has you prove those that you have
     #[arg(long)]
     pub(crate) enrol: bool,
     /// Read ticket or code and password from standard input, one a line, instead of the terminal
@@ -371,7 +371,7 @@ pub(crate) struct Rights {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserVerb {
-    /// Invite a person: prints a one-time ticket
+    /// Invite a person: prints a one-time ticket; again, a new one as long as nobody has come in
     Create {
         /// The person's name
         name: Name,
@@ -430,12 +430,19 @@ pub(crate) enum TokenVerb {
         #[arg(long, default_value_t = 86_400)]
         lifetime: u64,
     },
-    /// List tokens
-    List,
-    /// Revoke a token everywhere
+    /// List your tokens
+    List {
+        /// Those of another principal of your tenant, if you administer it
+        #[arg(long)]
+        principal: Option<PrincipalId>,
+    },
+    /// Revoke a token everywhere, and what was made with it
     Revoke {
         /// The token's id
         id: TokenId,
+        /// Whose it is, if it is not yours
+        #[arg(long)]
+        principal: Option<PrincipalId>,
     },
 }
 

@@ -16,7 +16,7 @@ use keys::{PlainKey, Purpose, Random, SystemRandom};
 use serde::{Deserialize, Serialize};
 use store::{Blobs, Expect, Kind, Mutation, Put, Store, TokenRow, TotpRow, Transaction};
 use vocabulary::api::PrincipalKind;
-use vocabulary::{DeploymentId, KeyId, Name, PersonId, PrincipalId, Profile, SYSTEM_OWNER, Sensitivity, TokenId, UnixTime};
+use vocabulary::{DeploymentId, KeyId, Name, PersonId, PrincipalId, Profile, SYSTEM_OWNER, Sensitivity, TenantId, TokenId, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::limits::TICKET_LIFETIME_MS;
@@ -330,10 +330,11 @@ async fn first_administrator(store: &Store, opened: &Opened, name: &Name, now: U
         roles: Vec::new(),
         clearance: Sensitivity::Public,
         created: now,
+        invited: None,
     };
     let put = Put::json(SYSTEM_OWNER, Kind::PRINCIPAL, principal, Expect::Absent, &operator).map_err(internal)?.link(person);
-    let (invite, ticket, _) = invite(&opened.vault, &opened.peppers, person, name, now).map_err(internal)?;
-    let transaction = invite.with(put);
+    let (invite, ticket, _) = ticket_for(&opened.vault, &opened.peppers, person, None, now).map_err(internal)?;
+    let transaction = invite.with(person_put(person, name, now).map_err(internal)?).with(put);
     store.commit(transaction, now).await.map_err(internal)?;
     Ok(ticket)
 }
@@ -357,7 +358,7 @@ async fn unenrolled_administrator(
         waiting.get_or_insert(person);
     }
     let Some(person) = waiting else { return first_administrator(store, opened, name, now).await.map(Some) };
-    let (again, ticket, _) = ticket_for(&opened.vault, &opened.peppers, person, now).map_err(internal)?;
+    let (again, ticket, _) = ticket_for(&opened.vault, &opened.peppers, person, None, now).map_err(internal)?;
     store.commit(again, now).await.map_err(internal)?;
     Ok(Some(ticket))
 }
@@ -377,29 +378,33 @@ pub(crate) struct PersonRow {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TicketScope {
     pub(crate) person: PersonId,
-    /// The key whose first twenty bytes are the TOTP secret.
+    /// The key whose first twenty bytes are the TOTP secret, for a person without factors.
     pub(crate) totp: KeyId,
+    /// The principal that the ticket makes the person's. None for an operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) joins: Option<Joins>,
 }
 
-/// A new person with a ticket, and the TOTP secret that the ticket will show, as a transaction to be added to.
-pub(crate) fn invite(
-    vault: &Vault,
-    peppers: &Peppers,
-    person: PersonId,
-    name: &Name,
-    now: UnixTime,
-) -> Result<(Transaction, Zeroizing<String>, TokenId), Box<dyn std::error::Error + Send + Sync>> {
-    let (transaction, ticket, id) = ticket_for(vault, peppers, person, now)?;
+/// A principal that waits for its person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Joins {
+    pub(crate) tenant: TenantId,
+    pub(crate) principal: PrincipalId,
+}
+
+/// A new person.
+pub(crate) fn person_put(person: PersonId, name: &Name, now: UnixTime) -> Result<Put, Box<dyn std::error::Error + Send + Sync>> {
     let body = PersonRow { format: FORMAT, id: person, name: name.clone(), created: now };
-    let put = Put::json(SYSTEM_OWNER, Kind::PERSON, person, Expect::Absent, &body)?.name(name);
-    Ok((transaction.with(put), ticket, id))
+    Ok(Put::json(SYSTEM_OWNER, Kind::PERSON, person, Expect::Absent, &body)?.name(name))
 }
 
-/// A ticket for a person without factors, with the TOTP secret that it will show.
-fn ticket_for(
+/// A ticket for a person, with the TOTP secret that it will show to one without factors, as a transaction to be added to.
+pub(crate) fn ticket_for(
     vault: &Vault,
     peppers: &Peppers,
     person: PersonId,
+    joins: Option<Joins>,
     now: UnixTime,
 ) -> Result<(Transaction, Zeroizing<String>, TokenId), Box<dyn std::error::Error + Send + Sync>> {
     let mut random = SystemRandom;
@@ -407,7 +412,7 @@ fn ticket_for(
     let (totp, _) = vault.make_under_root(SYSTEM_OWNER, Purpose::FactorSecret, owner, now)?;
     let token = Token::draw(TokenKind::Enrolment, &mut random);
     let record = token.record(peppers.newest().ok_or("no pepper")?);
-    let scope = TicketScope { person, totp: totp.id };
+    let scope = TicketScope { person, totp: totp.id, joins };
     let row = TokenRow {
         tenant: SYSTEM_OWNER,
         id: token.id(),

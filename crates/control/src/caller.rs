@@ -17,6 +17,8 @@ pub(crate) struct Member {
     pub(crate) provider: Option<ProviderId>,
     pub(crate) roles: Vec<RoleBinding>,
     pub(crate) clearance: Sensitivity,
+    /// Whether its person has not come in yet: nobody acts as it.
+    pub(crate) invited: bool,
     pub(crate) acr: u8,
     pub(crate) factor_time: Option<UnixTime>,
     pub(crate) token: TokenId,

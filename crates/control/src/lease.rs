@@ -17,6 +17,7 @@ use audit::{EncodedEntry, Event, Outcome};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keys::{KeyState, Purpose};
+use policy::action::{VolumeRead, VolumeWrite};
 use serde::{Deserialize, Serialize};
 use store::{Expect, Kind, Mutation, Page, Put, Resource, Transaction, WriterRow};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,9 @@ use vocabulary::{EntryId, ErrorCode, JobId, LeaseId, NodeId, PrincipalId, Purpos
 use crate::api::problem::Failure;
 use crate::clock;
 use crate::limits::{LEASE_SWEEP_INTERVAL, SIGNERS_MAX};
-use crate::operation::volume::key_owner;
+use crate::operation::volume::{key_owner, resource};
 use crate::planner::JobRow;
-use crate::row::{FORMAT, NodeRow, PrincipalRow, TenantRow, VolumeRow};
+use crate::row::{FORMAT, NodeRow, TenantRow, VolumeRow};
 use crate::state::{Control, commit_failure, fresh};
 use crate::vault::versions;
 
@@ -325,10 +326,10 @@ struct Ground {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HolderGround {
-    /// A person or program that is there.
+    /// A person or program that is there and may still use the volume.
     Principal,
     Attempt { over: bool, newest: bool, node_revoked: bool, keys_revoked: bool, run_lease_until: UnixTime },
-    /// The principal was removed, or the job is unknown.
+    /// The principal was removed, or lost the right to the volume; or the job is unknown.
     Gone,
 }
 
@@ -392,7 +393,8 @@ struct Seen {
     volumes: BTreeMap<(TenantId, VolumeId), bool>,
     jobs: BTreeMap<JobId, Option<JobRow>>,
     nodes: BTreeMap<NodeId, bool>,
-    principals: BTreeMap<(TenantId, PrincipalId), bool>,
+    /// Whether a member may still use a volume in this way, for its purpose.
+    allowed: BTreeMap<(TenantId, PrincipalId, VolumeId, bool), bool>,
 }
 
 /// Looks at all live leases, or at those of one tenant. Says when the first of them ends if nothing else changes.
@@ -424,6 +426,19 @@ async fn sweep(control: &Control, only: Option<TenantId>, now: UnixTime) -> Resu
     }
 }
 
+/// Whether the rules of now would release the volume to a member: roles and clearance may have been taken since.
+async fn may_hold(control: &Control, tenant: TenantId, principal: PrincipalId, row: &LeaseRow) -> Result<bool, Failure> {
+    let Some(member) = control.member(tenant, principal).await? else { return Ok(false) };
+    let found = control.store.get_json::<VolumeRow>(tenant, Kind::VOLUME, row.volume).await.map_err(Failure::internal)?;
+    // A volume that is gone ends its leases by itself.
+    let (Some(facts), Some((_, volume))) = (member.tenant, found) else { return Ok(true) };
+    let (what, purpose) = (resource(&volume, facts), Some(volume.spec.purpose));
+    Ok(match row.mode {
+        LeaseMode::Read => control.may::<VolumeRead>(&member, what, purpose),
+        LeaseMode::Write => control.may::<VolumeWrite>(&member, what, purpose),
+    })
+}
+
 impl Seen {
     async fn ground(&mut self, control: &Control, stored: &Resource, row: &LeaseRow) -> Result<Ground, Failure> {
         let tenant = stored.tenant;
@@ -446,14 +461,12 @@ impl Seen {
         };
         let holder = match row.holder {
             LeaseHolder::Principal(principal) => {
-                let there = match self.principals.get(&(tenant, principal)) {
-                    Some(there) => *there,
-                    None => {
-                        let found = store.get_json::<PrincipalRow>(tenant, Kind::PRINCIPAL, principal).await.map_err(Failure::internal)?;
-                        *self.principals.entry((tenant, principal)).or_insert(found.is_some())
-                    }
+                let key = (tenant, principal, row.volume, row.mode == LeaseMode::Write);
+                let allowed = match self.allowed.get(&key) {
+                    Some(allowed) => *allowed,
+                    None => *self.allowed.entry(key).or_insert(may_hold(control, tenant, principal, row).await?),
                 };
-                if there { HolderGround::Principal } else { HolderGround::Gone }
+                if allowed { HolderGround::Principal } else { HolderGround::Gone }
             }
             LeaseHolder::Attempt(attempt) => {
                 let job = match self.jobs.entry(attempt.job) {

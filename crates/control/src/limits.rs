@@ -33,6 +33,15 @@ pub(crate) const CONNECTION_WINDOW: u32 = 2 << 20;
 pub(crate) const LOGIN_LIFETIME_MS: u64 = 8 * 3_600_000;
 /// An enrolment ticket is used at once or not at all (`access.md` 4.6).
 pub(crate) const TICKET_LIFETIME_MS: u64 = 15 * 60_000;
+/// A token may be made with a token that was made with a token: each use looks at all of them, so they are few.
+pub(crate) const TOKEN_CHAIN_MAX: usize = 8;
+/// Tokens that were made with a token and are written as revoked with it, each with an entry. Any beyond are dead all the same.
+pub(crate) const TOKENS_REVOKED_MAX: usize = 200;
+/// What one principal is refused without a decision (what is not there, a lease or confirmation that is none) stands singly in
+/// the log up to this many in a minute. More are counted, as those of strangers are: a loop must not bury the log.
+pub(crate) const REACHES_PER_MINUTE: u32 = 60;
+/// Principals whose refusals of this minute are counted in memory.
+pub(crate) const REACHING_MAX: usize = 10_000;
 /// A confirmation is for now.
 pub(crate) const STEP_UP_LIFETIME_MS: u64 = 5 * 60_000;
 /// A key lease of a person: long enough for a large upload between renewals, short enough to matter.

@@ -5,7 +5,7 @@ use vocabulary::api::PrincipalKind;
 use vocabulary::plan::NodePlace;
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{
-    EntryId, ImageId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, UnixTime, VolumeId,
+    EntryId, ImageId, Name, NodeId, PersonId, PrincipalId, ProjectId, ProviderId, Sensitivity, Sha256Digest, TenantId, TokenId, UnixTime, VolumeId,
 };
 
 /// The version of all bodies written by this program.
@@ -45,6 +45,10 @@ pub(crate) struct PrincipalRow {
     pub(crate) roles: Vec<String>,
     pub(crate) clearance: Sensitivity,
     pub(crate) created: UnixTime,
+    /// The ticket that its person has not redeemed yet. Until then nobody acts as it. Rows from before there were such tickets
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) invited: Option<TokenId>,
 }
 
 /// A volume, without its head and keys, which have tables of their own.

@@ -157,6 +157,7 @@ impl Server {
             fleet: Fleet::default(),
             stop: stop.clone(),
             logins: crate::logins::Logins::default(),
+            reaching: crate::api::reach::Tally::default(),
             replacing: crate::state::replacing_locks(),
             store,
             blobs,

@@ -18,6 +18,7 @@ use vocabulary::{ControlId, DeploymentId, EntryId, ErrorCode, NodeId, Profile, S
 
 use crate::api::listener::Connection;
 use crate::api::problem::Failure;
+use crate::api::reach::Tally;
 use crate::caller::Member;
 use crate::clock;
 use crate::fleet::Fleet;
@@ -65,6 +66,8 @@ pub(crate) struct Control {
     pub(crate) stop: CancellationToken,
     /// Credentials that were read a moment ago.
     pub(crate) logins: Logins,
+    /// Who was refused what is not there, and how often.
+    pub(crate) reaching: Tally,
     /// See [`Control::replacing`].
     pub(crate) replacing: [tokio::sync::Mutex<()>; REPLACING],
 }
@@ -151,7 +154,7 @@ impl Control {
         };
         // A clock that went back proves nothing about an end that is still ahead.
         let in_time = stored.is_live(now) && now.plus_millis(5_000) >= stored.row.created;
-        if !token.fits(&record, &self.peppers) || !in_time {
+        if !token.fits(&record, &self.peppers) || !in_time || !self.makers_live(&stored, now).await? {
             return Ok(None);
         }
         if stored.last_used.is_none_or(|used| now.since(used).is_some_and(|age| age > 60_000)) {
@@ -174,7 +177,8 @@ impl Control {
     async fn login(&self, id: vocabulary::TokenId) -> Result<Option<Login>, Failure> {
         let Some(token) = self.store.token(id).await.map_err(Failure::internal)? else { return Ok(None) };
         let Some(principal) = token.row.principal else { return Ok(None) };
-        Ok(self.member(token.row.tenant, principal).await?.map(|member| Login { token, member }))
+        // Nobody acts as a principal that waits for its person.
+        Ok(self.member(token.row.tenant, principal).await?.filter(|member| !member.invited).map(|member| Login { token, member }))
     }
 
     /// A principal with its tenant, as its rows say now.
@@ -201,6 +205,7 @@ impl Control {
             provider: None,
             roles,
             clearance: row.clearance,
+            invited: row.invited.is_some(),
             acr: 0,
             factor_time: None,
             token: vocabulary::TokenId::from_bytes([0; 16]),
@@ -210,6 +215,11 @@ impl Control {
 
     /// Whether a row of a list may be shown: the same rules, without a record for each row that is left out.
     pub(crate) fn may_see<A: policy::Action>(&self, member: &Member, resource: policy::Resource) -> bool {
+        self.may::<A>(member, resource, None)
+    }
+
+    /// The same, for data that is used for a purpose.
+    pub(crate) fn may<A: policy::Action>(&self, member: &Member, resource: policy::Resource, purpose: Option<vocabulary::Purpose>) -> bool {
         let call = policy::CallFacts {
             acr: member.acr,
             mfa_age_s: None,
@@ -218,7 +228,7 @@ impl Control {
             production: self.profile == Profile::Production,
             source: None,
         };
-        let facts = policy::Facts { principal: member.facts(), resource, call, release: None, person_purpose: None };
+        let facts = policy::Facts { principal: member.facts(), resource, call, release: None, person_purpose: purpose };
         policy::decide::<A>(&self.sets, &facts).map(policy::Permit::spend).is_ok()
     }
 

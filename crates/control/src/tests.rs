@@ -4,6 +4,8 @@ mod channel;
 mod count;
 mod jobs;
 mod nodes;
+mod people;
+mod rights;
 mod routes;
 mod scheduling;
 mod support;

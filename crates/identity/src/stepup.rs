@@ -288,7 +288,7 @@ impl SummarisedAct<'_> {
     /// One sentence in the server's words; names are names of ours, so nothing hostile can stand in them.
     #[must_use]
     pub fn summary(&self) -> String {
-        let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(80).collect::<String>();
+        let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(160).collect::<String>();
         let named: Vec<String> =
             self.resources.iter().take(5).map(|(id, name)| format!("`{}` ({})", clean(name), clean(id))).collect();
         let more = self.resources.len().saturating_sub(named.len());

@@ -156,10 +156,11 @@ list! {
     ProjectQuotaSet, "projectQuotaSet", MEMBERS, TENANT, "set a project's quota", false, false;
     PrincipalList, "principalList", MEMBERS, TENANT, "list users and service accounts", false, false;
     UserCreate, "userCreate", USERS, TENANT, "invite a user", true, false;
-    ServiceAccountCreate, "serviceAccountCreate", MEMBERS, TENANT, "make a service account", false, false;
+    ServiceAccountCreate, "serviceAccountCreate", USERS, TENANT, "make a service account", true, false;
     PrincipalUpdate, "principalUpdate", USERS, MEMBERS, "change roles and clearance of the principal", true, false;
     PrincipalDelete, "principalDelete", USERS, MEMBERS, "remove the principal", true, false;
-    ServiceTokenCreate, "serviceTokenCreate", USERS, ACCOUNTS, "make a token for the service account", false, false;
+    ServiceTokenCreate, "serviceTokenCreate", USERS, ACCOUNTS, "make a token for the service account", true, false;
+    OtherTokenList, "otherTokenList", USERS, MEMBERS, "list the tokens of somebody else", false, false;
     OtherTokenRevoke, "otherTokenRevoke", USERS, MEMBERS, "revoke a token of somebody else", false, false;
     ImageList, "imageList", MEMBERS, TENANT, "list images", false, false;
     ImageImport, "imageImport", MEMBERS, TENANT, "import an image", false, false;

@@ -144,15 +144,22 @@ impl std::fmt::Debug for EnrolBegin {
     }
 }
 
-/// What the authenticator needs. Asking again with the same ticket gives the same secret until the ticket is spent.
+/// What a ticket is for, and what the authenticator of somebody without factors needs. Asking again with the same ticket gives
+/// the same secret until the ticket is spent.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct EnrolOffer {
     /// The person's name.
     pub name: Name,
-    /// The TOTP secret in base32.
-    pub totp_secret: String,
+    /// Whether the person has factors in this deployment already: then they prove those, and get no new ones.
+    pub enrolled: bool,
+    /// The TOTP secret in base32, for a person without factors.
+    pub totp_secret: Option<String>,
     /// The same as an `otpauth://` URI.
-    pub totp_uri: String,
+    pub totp_uri: Option<String>,
+    /// The tenant that the person joins by the ticket. None for an operator's.
+    pub tenant: Option<Name>,
+    /// The roles that they will have there.
+    pub roles: Vec<String>,
 }
 
 impl std::fmt::Debug for EnrolOffer {
@@ -161,15 +168,15 @@ impl std::fmt::Debug for EnrolOffer {
     }
 }
 
-/// Second step of enrolment: sets the password and proves the authenticator; spends the ticket. Public.
+/// Second step of enrolment: sets password and authenticator, or proves those that the person has; spends the ticket. Public.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolComplete {
     /// The one-time ticket.
     pub ticket: String,
-    /// The new password, at least 12 characters.
+    /// The new password, at least 12 characters; of somebody with factors, their password.
     pub password: String,
-    /// A code of the new authenticator.
+    /// A code of the new authenticator; of somebody with factors, of theirs, or a recovery code.
     pub code: String,
 }
 
@@ -184,7 +191,7 @@ impl std::fmt::Debug for EnrolComplete {
 pub struct Enrolled {
     /// The person.
     pub person: PersonId,
-    /// Ten one-time codes that replace the second factor.
+    /// Ten one-time codes that replace the second factor; none for somebody who had factors.
     pub recovery_codes: Vec<String>,
     /// The entry in the audit log.
     pub audit_index: u64,
@@ -237,7 +244,8 @@ pub struct WhoAmI {
 pub struct TenantCreate {
     /// Unique in the deployment.
     pub name: Name,
-    /// The first administrator: a person that exists, or a new name, which gets a ticket.
+    /// The first administrator, who comes in with a ticket; none is needed where it is the caller. The same request again gives
+    /// a new ticket as long as nobody has come in.
     pub admin: Name,
 }
 
@@ -254,12 +262,12 @@ pub struct Tenant {
     pub revision: u64,
 }
 
-/// A new person's way in, shown once.
+/// A person's way in, shown once. It is the same whether the person is known elsewhere or not.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct Invitation {
     /// The principal that was made.
     pub principal: PrincipalId,
-    /// The one-time ticket, unless the person has factors already.
+    /// The one-time ticket; none only where callers made themselves a principal.
     pub ticket: Option<String>,
     /// When the ticket ends.
     pub expires: Option<UnixTime>,
@@ -308,7 +316,8 @@ pub struct Project {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserCreate {
-    /// The person's name; a person that exists keeps its factors.
+    /// The person's name. Names are the deployment's: a person who has factors proves them to come in. Who was invited and has
+    /// not come in gets a new ticket, and the old one is void.
     pub name: Name,
     /// Roles: `admin`, `engineer`, `viewer`, `auditor`; `engineer@PROJECT-ID` for one project.
     pub roles: Vec<String>,
@@ -341,6 +350,9 @@ pub struct Principal {
     pub roles: Vec<String>,
     /// Its clearance.
     pub clearance: Sensitivity,
+    /// Whether its person has not redeemed the ticket yet: until then nobody acts as it.
+    #[serde(default)]
+    pub invited: bool,
     /// Its revision.
     pub revision: u64,
 }
@@ -385,6 +397,9 @@ pub struct TokenInfo {
     pub last_used: Option<UnixTime>,
     /// When it was revoked.
     pub revoked: Option<UnixTime>,
+    /// The token that it was made with: it ends with that one at the latest.
+    #[serde(default)]
+    pub parent: Option<TokenId>,
     /// What it is for.
     pub note: Option<Name>,
 }

@@ -17,9 +17,11 @@ pub(crate) async fn user(app: &App, verb: UserVerb) -> Result<(), CliError> {
             let mut pairs = vec![("user", made.principal.to_string())];
             match (&made.ticket, made.expires) {
                 (Some(ticket), Some(expires)) => pairs.push(("ticket (once)", format!("{ticket}\nvalid until {expires}; swarm login --enrol"))),
-                _ => pairs.push(("login", "the person has factors already: swarm login".to_owned())),
+                _ => pairs.push(("login", "you are a user there: swarm login --as TENANT".to_owned())),
             }
-            app.output.one(&made, &pairs)
+            app.output.one(&made, &pairs)?;
+            app.output.say("hint: until the ticket is redeemed nobody acts as this user; the same line again makes a new ticket and voids this one");
+            Ok(())
         }
         UserVerb::List => list(app, &client).await,
         UserVerb::Update { id, rights } => {
@@ -64,13 +66,14 @@ pub(crate) async fn whoami(app: &App) -> Result<(), CliError> {
 
 async fn list(app: &App, client: &Client) -> Result<(), CliError> {
     let principals: Vec<Principal> = app.all(client, "/v1/principals").await?;
-    app.output.list(&principals, &["id", "kind", "name", "roles", "clearance"], |principal| {
+    app.output.list(&principals, &["id", "kind", "name", "roles", "clearance", "state"], |principal| {
         vec![
             principal.id.to_string(),
             kind(principal.kind).to_owned(),
             principal.name.to_string(),
             principal.roles.join(", "),
             principal.clearance.to_string(),
+            if principal.invited { "invited" } else { "active" }.to_owned(),
         ]
     })
 }

@@ -64,13 +64,19 @@ async fn finish(app: &App, url: String, deployment_file: String, token: String, 
     )
 }
 
-/// Sets up password and authenticator with the one-time ticket.
+/// Redeems the one-time ticket: sets up password and authenticator for somebody who has none, or has them proved.
 async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
     let ticket = prompt::secret("One-time ticket: ", app.no_input)?;
     let offer: EnrolOffer = client.send(&Call::post("/v1/enrolments", &EnrolBegin { ticket: ticket.to_string() })?, None).await?;
+    if let Some(tenant) = &offer.tenant {
+        app.output.say(format!("This ticket makes {} a member of the tenant {tenant}, with the roles: {}.", offer.name, offer.roles.join(", ")));
+    }
+    let (Some(secret), Some(uri), false) = (&offer.totp_secret, &offer.totp_uri, offer.enrolled) else {
+        return accept(app, client, &ticket, &offer).await;
+    };
     app.output.show_once(format!("Enrolling {}. Scan this with your authenticator:\n", offer.name));
-    app.output.show_once(qr(&offer.totp_uri));
-    app.output.show_once(format!("or type the secret: {}\n", offer.totp_secret));
+    app.output.show_once(qr(uri));
+    app.output.show_once(format!("or type the secret: {secret}\n"));
     let password = loop {
         let first = prompt::secret("New password (at least 12 characters): ", app.no_input)?;
         let second = prompt::secret("The same again: ", app.no_input)?;
@@ -87,6 +93,21 @@ async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
         app.output.show_once(format!("  {code}"));
     }
     app.output.say("\nNow log in, with the authenticator's next code.");
+    Ok(())
+}
+
+/// Redeems the ticket of somebody who has factors in the deployment: they prove them, and get no new ones.
+async fn accept(app: &App, client: &Client, ticket: &str, offer: &EnrolOffer) -> Result<(), CliError> {
+    app.output.say(format!(
+        "{} has a password and an authenticator in this deployment already. If that is you, prove them: nothing about them changes.\n\
+         If it is not you, stop here and ask for an invitation under another name.",
+        offer.name
+    ));
+    let password = prompt::secret("Password: ", app.no_input)?;
+    let code = prompt::line("Code of your authenticator (or a recovery code): ", app.no_input)?;
+    let body = EnrolComplete { ticket: ticket.to_owned(), password: password.to_string(), code };
+    let _: Enrolled = client.send(&Call::post("/v1/enrolments/complete", &body)?, None).await?;
+    app.output.say("\nThe ticket is spent, and you are a member. Now log in, with the authenticator's next code.");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn tenant(app: &App, verb: TenantVerb) -> Result<(), CliError> 
                 ("administrator", made.admin.principal.to_string()),
             ];
             match &made.admin.ticket {
-                Some(ticket) => pairs.push(("ticket (once)", ticket.clone())),
+                Some(ticket) => pairs.push(("ticket (once)", format!("{ticket}\nfor the administrator: swarm login --enrol; the same line again makes a new one"))),
                 None => pairs.push(("login", format!("swarm login --as {}", made.tenant.name))),
             }
             pairs.push(("audit index", made.admin.audit_index.to_string()));

@@ -12,8 +12,9 @@ pub(crate) async fn token(app: &App, verb: TokenVerb) -> Result<(), CliError> {
     let client = app.client()?;
     match verb {
         TokenVerb::Create { note, service_account, lifetime } => {
+            let path = service_account.map_or_else(|| "/v1/tokens".to_owned(), |account| format!("/v1/service-accounts/{account}/tokens"));
             let body = TokenCreate { service_account, lifetime_s: lifetime, note };
-            let issued: IssuedToken = app.send(&client, &Call::post("/v1/tokens", &body)?).await?;
+            let issued: IssuedToken = app.send(&client, &Call::post(path, &body)?).await?;
             app.output.one(
                 &issued,
                 &[
@@ -24,8 +25,9 @@ pub(crate) async fn token(app: &App, verb: TokenVerb) -> Result<(), CliError> {
                 ],
             )
         }
-        TokenVerb::List => {
-            let tokens: Vec<TokenInfo> = app.all(&client, "/v1/tokens").await?;
+        TokenVerb::List { principal } => {
+            let path = principal.map_or_else(|| "/v1/tokens".to_owned(), |principal| format!("/v1/tokens?principal={principal}"));
+            let tokens: Vec<TokenInfo> = app.all(&client, &path).await?;
             app.output.list(&tokens, &["id", "kind", "for", "principal", "ends", "last used", "state"], |token| {
                 vec![
                     token.id.to_string(),
@@ -38,6 +40,9 @@ pub(crate) async fn token(app: &App, verb: TokenVerb) -> Result<(), CliError> {
                 ]
             })
         }
-        TokenVerb::Revoke { id } => done(app, &client, &Call::delete(format!("/v1/tokens/{id}"))).await,
+        TokenVerb::Revoke { id, principal } => {
+            let path = principal.map_or_else(|| format!("/v1/tokens/{id}"), |principal| format!("/v1/principals/{principal}/tokens/{id}"));
+            done(app, &client, &Call::delete(path)).await
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use audit::entry::Source;
 use audit::{Event, Outcome};
 use identity::stepup::CanonicalRequest;
-use policy::{Action, CallFacts, Facts, NextStep, Permit, Refusal, Resource};
+use policy::{Action, action, CallFacts, Facts, NextStep, Permit, Refusal, Resource};
 use store::{Mutation, StepUpRow, Transaction};
 use vocabulary::problem::StepUpChallenge;
 use vocabulary::{ErrorCode, Profile, Purpose, Sha256Digest, StepUpId, UnixTime};
@@ -23,6 +23,15 @@ use crate::state::{Control, actor, commit_failure, fresh};
 /// The "action" of routes that everybody may call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Public {}
+
+/// The creates whose answer is kept under the client's `Idempotency-Key`. Answers with a secret are not: it is shown once and kept
+/// nowhere.
+const REPEATABLE: &[&str] = &[
+    action::JobSubmit::NAME,
+    action::ProjectCreate::NAME,
+    action::ServiceAccountCreate::NAME,
+    action::VolumeCreate::NAME,
+];
 
 /// One call.
 #[derive(Debug)]
@@ -104,9 +113,28 @@ impl<A> Call<A> {
         let text = self.lease.as_deref().ok_or_else(|| Failure::invalid("header `swarm-lease` is missing"))?;
         text.parse().map_err(|_| Failure::invalid("header `swarm-lease` is no id"))
     }
+    /// The route, as the table names it.
+    pub(crate) const fn route(&self) -> &'static str {
+        self.route
+    }
+    /// The confirmation that the request names.
+    pub(crate) fn step_up_named(&self) -> Option<String> {
+        self.step_up.map(|id| id.to_string())
+    }
+    /// The lease that the request names, if it is an id.
+    pub(crate) fn lease_named(&self) -> Option<String> {
+        self.lease.as_deref()?.parse::<vocabulary::LeaseId>().ok().map(|id| id.to_string())
+    }
     /// How many bytes the body has, as its sender says.
     pub(crate) fn content_length(&self) -> Option<&str> {
         self.length.as_deref()
+    }
+    /// Refuses an `Idempotency-Key` that would do nothing: whoever sends one relies on it.
+    fn not_ignored(&self) -> Result<(), Failure> {
+        if self.method != "POST" || self.idempotency.is_none() {
+            return Ok(());
+        }
+        Err(Failure::invalid("header `Idempotency-Key` is not for this route: it cannot be repeated safely; look at what there is before you ask again"))
     }
     /// Makes a create repeatable under the client's `Idempotency-Key`, if it sent one: the answer is kept for the next time.
     pub(crate) fn repeatable<T: serde::Serialize>(&self, transaction: Transaction, answer: &T) -> Result<Transaction, Failure> {
@@ -184,7 +212,9 @@ impl<A> Call<A> {
 
 impl Call<Public> {
     pub(crate) fn public(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
-        Self::parse(control, parts, route, None, b"")
+        let call = Self::parse(control, parts, route, None, b"")?;
+        call.not_ignored()?;
+        Ok(call)
     }
 }
 
@@ -196,7 +226,11 @@ impl<A: Action> Call<A> {
         caller: Member,
         body: &[u8],
     ) -> Result<Self, Failure> {
-        Self::parse(control, parts, route, Some(caller), body)
+        let call = Self::parse(control, parts, route, Some(caller), body)?;
+        if !REPEATABLE.contains(&A::NAME) {
+            call.not_ignored()?;
+        }
+        Ok(call)
     }
 
     /// Decides this call's action on a resource. A refusal is recorded before it is told.

@@ -7,6 +7,7 @@ pub(crate) mod listener;
 pub(crate) mod node;
 mod node_routes;
 pub(crate) mod problem;
+pub(crate) mod reach;
 mod routes;
 pub(crate) mod table;
 

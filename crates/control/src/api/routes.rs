@@ -6,7 +6,7 @@ use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, erasure, image, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
+use crate::operation::{audit_log, enrolment, erasure, image, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -67,7 +67,7 @@ pub(crate) fn table() -> Table {
     table.json(Words("POST", "/v1/people/erase", "person_erase", "Erases a person: name, factors, principals, and the key of the log's sealed values"), &[], erasure::erase);
 
     table.json(Words("POST", "/v1/tokens", "token_create", "Makes a token for oneself"), &[], token::create);
-    table.get(Words("GET", "/v1/tokens", "token_list", "Lists one's own tokens"), PAGE_QUERY, token::list);
+    table.get(Words("GET", "/v1/tokens", "token_list", "Lists one's own tokens, or those of another of the tenant"), token::LIST_QUERY, token::list);
     table.get(Words("DELETE", "/v1/tokens/{id}", "token_revoke", "Revokes a token of one's own"), &[], token::revoke);
     table.json(
         Words("POST", "/v1/service-accounts/{id}/tokens", "service_token_create", "Makes a token for a service account"),
@@ -156,14 +156,14 @@ fn public(table: &mut Table) {
         |call, Json(request)| login::login(call, request),
     );
     table.public(
-        Words("POST", "/v1/enrolments", "enrolment_begin", "Shows the authenticator's secret for a ticket"),
+        Words("POST", "/v1/enrolments", "enrolment_begin", "Says what a ticket is for, and shows the authenticator's secret to whoever has none"),
         "the one-time ticket is the credential",
-        |call, Json(request)| login::enrol_begin(call, request),
+        |call, Json(request)| invitation::begin(call, request),
     );
     table.public(
-        Words("POST", "/v1/enrolments/complete", "enrolment_complete", "Sets password and authenticator, spends the ticket"),
+        Words("POST", "/v1/enrolments/complete", "enrolment_complete", "Sets or proves password and authenticator, spends the ticket"),
         "the one-time ticket is the credential",
-        |call, Json(request)| login::enrol_complete(call, request),
+        |call, Json(request)| invitation::complete(call, request),
     );
     table.public(
         Words("POST", "/v1/nodes/enrol", "node_enrol", "Enrols a node, spends its join token"),

@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 use crate::api::call::{Call, Public};
 use crate::api::json;
 use crate::api::problem::Failure;
+use crate::api::reach::Reach;
 use crate::state::Control;
 
 /// Who may call a route.
@@ -81,7 +82,7 @@ impl Table {
     where
         A: policy::Action,
         Q: DeserializeOwned + ToSchema + Send + 'static,
-        R: Serialize + ToSchema + 'static,
+        R: Serialize + ToSchema + Send + 'static,
         F: Fn(Call<A>, Q) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
@@ -96,7 +97,8 @@ impl Table {
                 let bytes = json::read(&parts.headers, body).await?;
                 let parsed = json::parse::<Q>(&bytes)?;
                 let call = Call::<A>::new(control, &parts, route_path, caller, &bytes)?;
-                let answer = handler(call, parsed).await?;
+                let reach = Reach::of(&call);
+                let answer = noted(reach, handler(call, parsed).await).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
         });
@@ -106,7 +108,7 @@ impl Table {
     pub(crate) fn get<A, R, F, Fut>(&mut self, words: Words, query: &'static [(&'static str, &'static str)], handler: F)
     where
         A: policy::Action,
-        R: Serialize + ToSchema + 'static,
+        R: Serialize + ToSchema + Send + 'static,
         F: Fn(Call<A>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
@@ -117,7 +119,8 @@ impl Table {
                 let (parts, _) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
                 let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
-                let answer = handler(call).await?;
+                let reach = Reach::of(&call);
+                let answer = noted(reach, handler(call).await).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
         });
@@ -138,7 +141,8 @@ impl Table {
                 let (parts, body) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
                 let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
-                handler(call, Raw(body)).await
+                let reach = Reach::of(&call);
+                noted(reach, handler(call, Raw(body)).await).await
             }
         });
     }
@@ -284,6 +288,14 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> PublicBody for axum::Json<
     async fn read(parts: &http::request::Parts, body: Body) -> Result<Self, Failure> {
         let bytes = json::read(&parts.headers, body).await?;
         json::parse(&bytes).map(axum::Json)
+    }
+}
+
+/// An answer, with what was reached for in vain recorded.
+async fn noted<T>(reach: Option<Reach>, answer: Result<T, Failure>) -> Result<T, Failure> {
+    match (answer, reach) {
+        (Err(failure), Some(reach)) => Err(reach.recorded(failure).await),
+        (answer, _) => answer,
     }
 }
 

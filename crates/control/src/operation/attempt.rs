@@ -21,6 +21,7 @@ use crate::api::table::Raw;
 use crate::lease::{Grant, Holder, asked_keys};
 use crate::limits::ATTEMPT_LEASES_MAX;
 use crate::operation::object::{give, set_root, take};
+use crate::operation::people::BEYOND_OWN;
 use crate::operation::volume::resource;
 use crate::state::commit_failure;
 
@@ -64,9 +65,9 @@ const WRONG_MODE: (&str, &str) = ("release-mode", "the job reads its inputs and 
 const REVOKED: (&str, &str) = ("release-revoked", "the job's keys were revoked");
 const STOPPED: (&str, &str) = ("release-stopped", "the job was asked to stop");
 
-/// What a rule of a release that is none of Cedar's says.
+/// What a rule that is none of Cedar's says.
 pub(crate) fn own_rule(id: &str) -> Option<&'static str> {
-    [UNNAMED, WRONG_MODE, REVOKED, STOPPED].into_iter().find(|(known, _)| *known == id).map(|(_, text)| text)
+    [UNNAMED, WRONG_MODE, REVOKED, STOPPED, BEYOND_OWN].into_iter().find(|(known, _)| *known == id).map(|(_, text)| text)
 }
 
 /// Why a job may not have a key, before the rules are asked.

@@ -38,7 +38,8 @@ pub(crate) async fn erase(call: Call<PersonErase>, request: api::PersonErase) ->
     let mut transaction = Transaction::new()
         .with(Mutation::delete(SYSTEM_OWNER, Kind::PERSON, person.id, Expect::Revision(found.revision)))
         .with(Mutation::RemoveFactors { person: person.id })
-        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Person(person.id) });
+        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Person(person.id) })
+        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Confirmation(person.id) });
     let mut keys = Vec::new();
     for purpose in [Purpose::AuditSubject, Purpose::FactorSecret] {
         for key in versions(&control.store, SYSTEM_OWNER, &person_owner(person.id), purpose).await.map_err(Failure::internal)? {

@@ -153,7 +153,7 @@ impl Reader {
         let over = || Failure::new(ErrorCode::Unauthenticated, "the log may no longer be read: log in again");
         let now = clock::now();
         let token = self.control.store.token(self.member.token).await.map_err(Failure::internal)?.ok_or_else(over)?;
-        if !token.is_live(now) {
+        if !token.is_live(now) || !self.control.makers_live(&token, now).await? {
             return Err(over());
         }
         let member = self.control.member(self.member.owner(), self.member.principal).await?.ok_or_else(over)?;

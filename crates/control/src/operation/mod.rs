@@ -6,6 +6,7 @@ pub(crate) mod channel;
 pub(crate) mod enrolment;
 pub(crate) mod erasure;
 pub(crate) mod image;
+pub(crate) mod invitation;
 pub(crate) mod job;
 pub(crate) mod job_output;
 pub(crate) mod key;

@@ -8,12 +8,13 @@ use policy::action::{
 use policy::{Action, Resource, RoleBinding};
 use store::{DelaySubject, Expect, Kind, Mutation, Put, Transaction};
 use vocabulary::api::{self, Done, Invitation, Page, Principal, PrincipalKind, StepUpProof, WhoAmI};
-use vocabulary::{ErrorCode, PrincipalId, Profile, Sha256Digest, StepUpId};
+use vocabulary::{ErrorCode, PrincipalId, Profile, Sensitivity, Sha256Digest, StepUpId};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
-use crate::operation::tenant::invite_user;
-use crate::operation::{commit, done, page, paged};
+use crate::operation::invitation::{Guest, invite, void_ticket};
+use crate::operation::token::revocation;
+use crate::operation::{commit, commit_create, done, page, paged};
 use crate::row::{FORMAT, PrincipalRow};
 use crate::state::{actor, commit_failure, fresh};
 
@@ -53,11 +54,8 @@ pub(crate) async fn whoami(call: Call<WhoamiView>) -> Result<WhoAmI, Failure> {
 pub(crate) async fn logout(call: Call<Logout>) -> Result<Done, Failure> {
     let member = call.member()?;
     call.permit(Resource::Principal(member.facts()), &[]).await?.spend();
-    let entry = call.control.entry(
-        call.now, member.owner(), actor(member), call.source(), Outcome::Success, Some(Logout::NAME), Event::LoggedOut { token: member.token },
-    )?;
-    let revoke = Mutation::RevokeToken { tenant: member.owner(), id: member.token };
-    let (index, _) = commit(&call, Transaction::new().with(revoke).entry(entry)).await?;
+    let out = revocation(&call, member.principal, member.token, Event::LoggedOut { token: member.token }).await?;
+    let (index, _) = commit(&call, out).await?;
     Ok(done(index, &[]))
 }
 
@@ -77,7 +75,9 @@ pub(crate) async fn confirm(call: Call<StepUpConfirm>, request: StepUpProof) -> 
         return Err(Failure::invalid("`code`: too long"));
     }
     let totp = control.store.totp(person).await.map_err(Failure::internal)?.ok_or_else(|| Failure::new(ErrorCode::StepUpRefused, "no factor"))?;
-    let turn = Mutation::TakeLoginTurn { subject: DelaySubject::Person(person), delays_ms: vec![0, 0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000] };
+    // A subject of its own: strangers who try logins under this name do not keep the person from confirming. It is the person's, not
+    // the login's, so that more tokens buy no more guesses.
+    let turn = Mutation::TakeLoginTurn { subject: DelaySubject::Confirmation(person), delays_ms: vec![0, 0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000] };
     control.store.commit(Transaction::new().with(turn), call.now).await.map_err(commit_failure)?;
     let secret = control.totp_secret(totp.key).await?;
     let checked = secret.check(&request.code, Some(totp.last_step).filter(|step| *step > 0), call.now);
@@ -92,7 +92,7 @@ pub(crate) async fn confirm(call: Call<StepUpConfirm>, request: StepUpProof) -> 
         Ok(step) => Transaction::new()
             .with(Mutation::UseTotp { person, step })
             .with(Mutation::VerifyStepUp { tenant: owner, id, principal: member.principal, acr: 1 })
-            .with(Mutation::ClearLoginDelay { subject: DelaySubject::Person(person) })
+            .with(Mutation::ClearLoginDelay { subject: DelaySubject::Confirmation(person) })
             .entry(entry(
                 Outcome::Success,
                 Event::StepUpPassed { step_up: id, request: Sha256Digest::from_bytes(row.request_hash), factor: Factor::Totp },
@@ -105,21 +105,66 @@ pub(crate) async fn confirm(call: Call<StepUpConfirm>, request: StepUpProof) -> 
     }
 }
 
+/// The rule that stands beside the policy sets here.
+pub(crate) const BEYOND_OWN: (&str, &str) = ("grant-beyond-own", "nobody grants a role or a clearance above their own, or makes a token that has it");
+
+/// Whether all of these rights are the caller's own: nobody grants what they do not have, nor makes a token that has it.
+pub(crate) async fn within_own<A: Action>(call: &Call<A>, roles: &[RoleBinding], clearance: Sensitivity, whose: &str) -> Result<(), Failure> {
+    let member = call.member()?;
+    let has = |wanted: &RoleBinding| {
+        member.roles.iter().any(|own| {
+            let all = own.role == policy::Role::Admin && own.project.is_none();
+            let here = own.role == policy::Role::Admin && own.project.is_some() && own.project == wanted.project;
+            all || here || own == wanted
+        })
+    };
+    let beyond = match roles.iter().find(|wanted| !has(wanted)) {
+        Some(role) => format!("{whose} would have the role `{role}`, which you do not have yourself"),
+        None if clearance > member.clearance => {
+            format!("{whose} would have the clearance {clearance}, which is above your own ({})", member.clearance)
+        }
+        None => return Ok(()),
+    };
+    let failure = Failure::new(ErrorCode::Forbidden, beyond);
+    Err(call.refused(failure, "tenant", member.owner().to_string(), BEYOND_OWN.0).await)
+}
+
+/// Roles as a summary says them: those of the tenant by name, those of projects by number. However many there are, it is short,
+/// and no role stands behind what is cut off.
+fn in_words(roles: &[String]) -> String {
+    let parsed = bindings(roles);
+    let mut words: Vec<String> = parsed.iter().filter(|binding| binding.project.is_none()).map(|binding| binding.role.as_str().to_owned()).collect();
+    for role in policy::Role::ALL {
+        let projects = parsed.iter().filter(|binding| binding.role == role && binding.project.is_some()).count();
+        if projects > 0 {
+            words.push(format!("{} in {projects} project{}", role.as_str(), if projects == 1 { "" } else { "s" }));
+        }
+    }
+    words.join(", ")
+}
+
 /// Invites a user.
 pub(crate) async fn user_create(call: Call<UserCreate>, request: api::UserCreate) -> Result<Invitation, Failure> {
     let tenant = call.tenant()?;
     let granted = roles(&request.roles)?;
-    call.permit(Resource::Tenant(tenant), &[(&tenant.tenant.to_string(), request.name.as_str())]).await?.spend();
+    within_own(&call, &bindings(&granted), request.clearance, "the user").await?;
+    let words = in_words(&granted);
+    let said = [("user", request.name.as_str()), ("roles", words.as_str()), ("clearance", request.clearance.as_str())];
+    call.permit(Resource::Tenant(tenant), &said).await?.spend();
     let member = call.member()?;
-    let mut invited = invite_user(&call, tenant.tenant, &request.name, granted.clone(), request.clearance).await?;
+    let guest = Guest { tenant: tenant.tenant, name: &request.name, roles: granted.clone(), clearance: request.clearance };
+    let mut invited = invite(&call, guest).await?;
     let entry = |event| call.control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(UserCreate::NAME), event);
-    let mut transaction = std::mem::take(&mut invited.transaction)
-        .entry(entry(Event::UserChanged { principal: invited.principal, person: Some(invited.person), change: Change::Created })?);
+    let mut transaction = std::mem::take(&mut invited.transaction);
     for event in granted_events(invited.principal, &granted) {
         transaction = transaction.entry(entry(event)?);
     }
     let (index, _) = commit(&call, transaction).await?;
     Ok(invited.answer(index, call.now))
+}
+
+fn bindings(roles: &[String]) -> Vec<RoleBinding> {
+    roles.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn granted_events(principal: PrincipalId, roles: &[String]) -> impl Iterator<Item = Event> {
@@ -134,7 +179,10 @@ fn granted_events(principal: PrincipalId, roles: &[String]) -> impl Iterator<Ite
 pub(crate) async fn service_account_create(call: Call<ServiceAccountCreate>, request: api::ServiceAccountCreate) -> Result<Principal, Failure> {
     let tenant = call.tenant()?;
     let granted = roles(&request.roles)?;
-    call.permit(Resource::Tenant(tenant), &[]).await?.spend();
+    within_own(&call, &bindings(&granted), request.clearance, "the service account").await?;
+    let words = in_words(&granted);
+    let said = [("service account", request.name.as_str()), ("roles", words.as_str()), ("clearance", request.clearance.as_str())];
+    call.permit(Resource::Tenant(tenant), &said).await?.spend();
     let member = call.member()?;
     let id = fresh(PrincipalId::new, call.now);
     let row = PrincipalRow {
@@ -146,6 +194,7 @@ pub(crate) async fn service_account_create(call: Call<ServiceAccountCreate>, req
         roles: granted.clone(),
         clearance: request.clearance,
         created: call.now,
+        invited: None,
     };
     let put = Put::json(tenant.tenant, Kind::PRINCIPAL, id, Expect::Absent, &row).map_err(Failure::internal)?.name(&request.name);
     let entry = |event| call.control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(ServiceAccountCreate::NAME), event);
@@ -154,12 +203,12 @@ pub(crate) async fn service_account_create(call: Call<ServiceAccountCreate>, req
     for event in granted_events(id, &granted) {
         transaction = transaction.entry(entry(event)?);
     }
-    commit(&call, transaction).await?;
-    Ok(shown(row, 1))
+    let (_, made) = commit_create(&call, transaction, shown(row, 1)).await?;
+    Ok(made)
 }
 
 fn shown(row: PrincipalRow, revision: u64) -> Principal {
-    Principal { id: row.id, kind: row.kind, name: row.name, roles: row.roles, clearance: row.clearance, revision }
+    Principal { id: row.id, kind: row.kind, name: row.name, roles: row.roles, clearance: row.clearance, invited: row.invited.is_some(), revision }
 }
 
 /// Lists users and service accounts.
@@ -177,7 +226,13 @@ pub(crate) async fn update(call: Call<PrincipalUpdate>, request: api::PrincipalU
     let other = call.control.member(tenant, id).await?.ok_or_else(Failure::not_found)?;
     let revision = call.revision()?;
     let granted = roles(&request.roles)?;
-    call.permit(Resource::Principal(other.facts()), &[(&id.to_string(), other.name.as_str())]).await?.spend();
+    // What it has already may be above the caller's own, and may stay or shrink.
+    let more: Vec<RoleBinding> = bindings(&granted).into_iter().filter(|role| !other.roles.contains(role)).collect();
+    let clearance = if request.clearance > other.clearance { request.clearance } else { Sensitivity::Public };
+    within_own(&call, &more, clearance, "the principal").await?;
+    let (named, words) = (id.to_string(), in_words(&granted));
+    let said = [(named.as_str(), other.name.as_str()), ("roles", words.as_str()), ("clearance", request.clearance.as_str())];
+    call.permit(Resource::Principal(other.facts()), &said).await?.spend();
     let member = call.member()?;
     let found = call.control.store.get_json::<PrincipalRow>(tenant, Kind::PRINCIPAL, id).await.map_err(Failure::internal)?;
     let (_, before) = found.ok_or_else(Failure::not_found)?;
@@ -202,6 +257,8 @@ pub(crate) async fn update(call: Call<PrincipalUpdate>, request: api::PrincipalU
         PrincipalKind::Operator | PrincipalKind::User => Event::UserChanged { principal: id, person: row.person, change: Change::Updated },
     })?);
     let (_, committed) = commit(&call, transaction).await?;
+    // Leases that the new rights do not carry end before the answer.
+    call.control.end_groundless(tenant, call.now).await;
     Ok(shown(row, committed.revisions.first().copied().unwrap_or_default()))
 }
 
@@ -220,10 +277,17 @@ pub(crate) async fn delete(call: Call<PrincipalDelete>) -> Result<Done, Failure>
         PrincipalKind::Operator | PrincipalKind::User => Event::UserChanged { principal: id, person: other.person, change: Change::Deleted },
     };
     let entry = call.control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(PrincipalDelete::NAME), event)?;
-    let transaction = Transaction::new()
+    let mut transaction = Transaction::new()
         .with(Mutation::delete(tenant, Kind::PRINCIPAL, id, Expect::Any))
         .with(Mutation::RevokeTokensOf { tenant, principal: id })
         .entry(entry);
+    let found = call.control.store.get_json::<PrincipalRow>(tenant, Kind::PRINCIPAL, id).await.map_err(Failure::internal)?;
+    if let Some((_, row)) = found
+        && let Some((void, event)) = void_ticket(&call.control, &row).await?
+    {
+        let entry = call.control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(PrincipalDelete::NAME), event)?;
+        transaction = transaction.with(void).entry(entry);
+    }
     let (index, _) = commit(&call, transaction).await?;
     call.control.end_groundless(tenant, call.now).await;
     Ok(done(index, &decision.waived))

@@ -6,15 +6,14 @@ use keys::{Owner, Purpose};
 use policy::action::{ProjectCreate, ProjectList, StatusView, TenantCreate, TenantList, TenantResume, TenantSuspend};
 use policy::{Action, Resource, SetFacts};
 use store::{Expect, Kind, Mutation, Put, Transaction};
-use vocabulary::api::{self, Done, Invitation, Page, PrincipalKind, Project, Status, Tenant, TenantCreated};
-use vocabulary::{Name, PersonId, PrincipalId, ProjectId, SYSTEM_OWNER, Sensitivity, TenantId};
+use vocabulary::api::{self, Done, Page, Project, Status, Tenant, TenantCreated};
+use vocabulary::{ErrorCode, ProjectId, SYSTEM_OWNER, Sensitivity, TenantId};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
-use crate::bootstrap::{PersonRow, invite};
-use crate::limits::TICKET_LIFETIME_MS;
+use crate::operation::invitation::{Guest, invite};
 use crate::operation::{commit, commit_create, done, page, paged};
-use crate::row::{FORMAT, PrincipalRow, ProjectRow, TenantRow};
+use crate::row::{FORMAT, ProjectRow, TenantRow};
 use crate::state::{actor, fresh};
 
 /// The deployment's state.
@@ -33,61 +32,30 @@ pub(crate) async fn status(call: Call<StatusView>) -> Result<Status, Failure> {
     })
 }
 
-/// A person that exists, or a new one with a ticket; then a principal of it.
-pub(crate) struct Invited {
-    pub(crate) transaction: Transaction,
-    pub(crate) principal: PrincipalId,
-    pub(crate) person: PersonId,
-    pub(crate) ticket: Option<String>,
-}
-
-/// Prepares a user of a tenant.
-pub(crate) async fn invite_user<A>(call: &Call<A>, tenant: TenantId, name: &Name, roles: Vec<String>, clearance: Sensitivity) -> Result<Invited, Failure> {
-    let control = &call.control;
-    let known = control.store.find(SYSTEM_OWNER, Kind::PERSON, None, name).await.map_err(Failure::internal)?;
-    let known: Option<PersonRow> = known.map(|row| row.parse()).transpose().map_err(Failure::internal)?;
-    let (transaction, person, ticket) = match known {
-        Some(person) => (Transaction::new(), person.id, None),
-        None => {
-            let person = fresh(PersonId::new, call.now);
-            let (transaction, ticket, _) = invite(&control.vault, &control.peppers, person, name, call.now).map_err(Failure::internal)?;
-            (transaction, person, Some(ticket.to_string()))
-        }
-    };
-    let principal = fresh(PrincipalId::new, call.now);
-    let row = PrincipalRow {
-        format: FORMAT,
-        id: principal,
-        kind: PrincipalKind::User,
-        name: name.clone(),
-        person: Some(person),
-        roles,
-        clearance,
-        created: call.now,
-    };
-    // The name is unique in the tenant: one user per person and tenant.
-    let put = Put::json(tenant, Kind::PRINCIPAL, principal, Expect::Absent, &row).map_err(Failure::internal)?.name(name).link(person);
-    Ok(Invited { transaction: transaction.with(put), principal, person, ticket })
-}
-
-impl Invited {
-    pub(crate) fn answer(self, audit_index: u64, now: vocabulary::UnixTime) -> Invitation {
-        let expires = self.ticket.as_ref().map(|_| now.plus_millis(TICKET_LIFETIME_MS));
-        Invitation { principal: self.principal, ticket: self.ticket, expires, audit_index }
-    }
-}
-
-/// Makes a tenant, its key-encryption key and its first administrator.
+/// Makes a tenant, its key-encryption key and its first administrator. As long as that administrator has not come in, the same
+/// request gives a new ticket instead: the one before may have lapsed.
 pub(crate) async fn create(call: Call<TenantCreate>, request: api::TenantCreate) -> Result<TenantCreated, Failure> {
     call.permit(Resource::Platform, &[]).await?.spend();
     let control = &call.control;
     let member = call.member()?;
+    let guest = |tenant| Guest { tenant, name: &request.admin, roles: vec!["admin".into()], clearance: Sensitivity::Regulated };
+    if let Some(stored) = control.store.find(SYSTEM_OWNER, Kind::TENANT, None, &request.name).await.map_err(Failure::internal)? {
+        let row: TenantRow = stored.parse().map_err(Failure::internal)?;
+        let only = control.store.list(row.id, Kind::PRINCIPAL, store::Page::first(2)).await.map_err(Failure::internal)?.items.len() == 1;
+        if !only || !control.awaits(row.id, &request.admin).await? {
+            return Err(Failure::new(ErrorCode::NameTaken, "`name` is taken"));
+        }
+        let mut invited = invite(&call, guest(row.id)).await?;
+        let (index, _) = commit(&call, std::mem::take(&mut invited.transaction)).await?;
+        let tenant = Tenant { id: row.id, name: row.name, suspended: row.suspended, revision: stored.revision };
+        return Ok(TenantCreated { tenant, admin: invited.answer(index, call.now) });
+    }
     let id = fresh(TenantId::new, call.now);
     let row = TenantRow { format: FORMAT, id, name: request.name.clone(), suspended: false, created: call.now };
     let put = Put::json(SYSTEM_OWNER, Kind::TENANT, id, Expect::Absent, &row).map_err(Failure::internal)?.name(&request.name);
     let owner = Owner { kind: "tenant".into(), id: *id.as_bytes() };
     let (kek, _) = control.vault.make_under_root(id, Purpose::TenantKek, owner, call.now).map_err(Failure::internal)?;
-    let mut invited = invite_user(&call, id, &request.admin, vec!["admin".into()], Sensitivity::Regulated).await?;
+    let mut invited = invite(&call, guest(id)).await?;
     let entry = |tenant, event| control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(TenantCreate::NAME), event);
     let key_created = Event::KeyCreated {
         key: kek.id,
@@ -96,13 +64,15 @@ pub(crate) async fn create(call: Call<TenantCreate>, request: api::TenantCreate)
         owner_kind: "tenant".into(),
         owner: id.to_string(),
     };
-    let transaction = std::mem::take(&mut invited.transaction)
+    let mut transaction = Transaction::new()
         .with(put)
         .with(Mutation::PutKey(kek))
         .entry(entry(SYSTEM_OWNER, Event::TenantChanged { tenant: id, change: Change::Created, name: Some(request.name.clone()) })?)
         .entry(entry(id, Event::TenantChanged { tenant: id, change: Change::Created, name: Some(request.name.clone()) })?)
-        .entry(entry(id, key_created)?)
-        .entry(entry(id, Event::UserChanged { principal: invited.principal, person: Some(invited.person), change: Change::Created })?);
+        .entry(entry(id, key_created)?);
+    let Transaction { mutations, entries, .. } = std::mem::take(&mut invited.transaction);
+    transaction.mutations.extend(mutations);
+    transaction.entries.extend(entries);
     let (index, _) = commit(&call, transaction).await?;
     let tenant = Tenant { id, name: request.name, suspended: false, revision: 1 };
     Ok(TenantCreated { tenant, admin: invited.answer(index, call.now) })

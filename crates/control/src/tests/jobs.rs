@@ -59,7 +59,7 @@ pub(super) async fn placed(world: &World, node: &Node, job: JobId) -> AttemptId 
     plan.jobs.iter().find(|planned| planned.attempt.job == job).unwrap().attempt
 }
 
-fn said(attempt: AttemptId, state: JobState) -> AttemptReport {
+pub(super) fn said(attempt: AttemptId, state: JobState) -> AttemptReport {
     AttemptReport { attempt, state, progress: None, exit: None, isolation: None, since: clock::now() }
 }
 

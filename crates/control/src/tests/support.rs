@@ -15,13 +15,14 @@ use rustls::time_provider::DefaultTimeProvider;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use store::{Kind, Mutation, Page, Transaction};
+use store::{Expect, Kind, Mutation, Page, Put, Transaction};
 use vocabulary::api::{JoinToken, JoinTokenCreate, NodeEnrol, NodeEnrolled, Project, TenantCreated};
 use vocabulary::plan::{AttemptReport, NodeFacts, NodePlace, NodePlan, NodeReport, ReportAnswer, SignedPlan};
 use vocabulary::{Labels, NodeId, PrincipalId, Problem, ProjectId, SYSTEM_OWNER, TenantId, channel};
 use zeroize::Zeroizing;
 
 use crate::operation::login::token_row;
+use crate::row::PrincipalRow;
 use crate::server::{Server, ServerConfig};
 use crate::state::Control;
 use crate::{LocalNode, StartError, clock};
@@ -107,6 +108,23 @@ impl World {
         token.reveal().to_string()
     }
 
+    /// Makes a principal active as its person does with a ticket: tickets are tested elsewhere.
+    async fn come_in(&self, tenant: TenantId, principal: PrincipalId) {
+        self.change_principal(tenant, principal, |row| row.invited = None).await;
+    }
+
+    /// Changes a principal behind the API's back.
+    pub(crate) async fn change_principal(&self, tenant: TenantId, principal: PrincipalId, change: impl FnOnce(&mut PrincipalRow)) {
+        let store = &self.control().store;
+        let (stored, mut row) = store.get_json::<PrincipalRow>(tenant, Kind::PRINCIPAL, principal).await.unwrap().unwrap();
+        change(&mut row);
+        let mut put = Put::json(tenant, Kind::PRINCIPAL, principal, Expect::Revision(stored.revision), &row).unwrap().name(&row.name);
+        if let Some(person) = row.person {
+            put = put.link(person);
+        }
+        store.commit(Transaction::new().with(put), clock::now()).await.unwrap();
+    }
+
     pub(crate) async fn operator(&self) -> String {
         let found = self.control().store.list(SYSTEM_OWNER, Kind::PRINCIPAL, Page::first(1)).await.unwrap();
         self.token(SYSTEM_OWNER, PrincipalId::from_slice(&found.items[0].id).unwrap()).await
@@ -116,6 +134,7 @@ impl World {
         let operator = self.operator().await;
         let made: TenantCreated =
             self.post("/v1/tenants", &operator, &serde_json::json!({"name": name, "admin": format!("{name}-admin")})).await.unwrap();
+        self.come_in(made.tenant.id, made.admin.principal).await;
         let token = self.token(made.tenant.id, made.admin.principal).await;
         let project: Project = self.post("/v1/projects", &token, &serde_json::json!({"name": "first"})).await.unwrap();
         Tenant { id: made.tenant.id, project: project.id, token }
@@ -162,6 +181,47 @@ impl World {
         let verify = Mutation::VerifyStepUp { tenant: SYSTEM_OWNER, id: challenge.id, principal: row.principal, acr: 1 };
         store.commit(Transaction::new().with(verify), now).await.unwrap();
         self.send(Method::POST, path, Some(token), None, &[("swarm-step-up", &challenge.id.to_string())]).await
+    }
+
+    /// The same for any request of a member of a tenant.
+    pub(crate) async fn confirmed<T: DeserializeOwned>(
+        &self,
+        tenant: TenantId,
+        token: &str,
+        (method, path): (Method, &str),
+        body: Option<serde_json::Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<T, Problem> {
+        let problem = match self.send::<T>(method.clone(), path, Some(token), body.clone(), headers).await {
+            Err(problem) if problem.step_up.is_some() => problem,
+            answer => return answer,
+        };
+        let id = problem.step_up.map(|challenge| challenge.id).unwrap();
+        let (store, now) = (&self.control().store, clock::now());
+        let row = store.step_up(tenant, id).await.unwrap().unwrap();
+        let verify = Mutation::VerifyStepUp { tenant, id, principal: row.principal, acr: 1 };
+        store.commit(Transaction::new().with(verify), now).await.unwrap();
+        let id = id.to_string();
+        let headers: Vec<(&str, &str)> = headers.iter().copied().chain([("swarm-step-up", id.as_str())]).collect();
+        self.send(method, path, Some(token), body, &headers).await
+    }
+
+    /// A service account of a tenant with these rights: its id, and a token for it.
+    pub(crate) async fn robot(&self, tenant: &Tenant, name: &str, role: &str, clearance: &str) -> (PrincipalId, String) {
+        let body = serde_json::json!({"name": name, "roles": [role], "clearance": clearance});
+        let made: vocabulary::api::Principal =
+            self.confirmed(tenant.id, &tenant.token, (Method::POST, "/v1/service-accounts"), Some(body), &[]).await.unwrap();
+        let path = format!("/v1/service-accounts/{}/tokens", made.id);
+        let body = serde_json::json!({"lifetime_s": 3600, "note": "robot"});
+        let token: vocabulary::api::IssuedToken = self.confirmed(tenant.id, &tenant.token, (Method::POST, path.as_str()), Some(body), &[]).await.unwrap();
+        (made.id, token.token)
+    }
+
+    pub(crate) async fn volume(&self, tenant: &Tenant, name: &str, sensitivity: &str) -> vocabulary::VolumeId {
+        let spec = serde_json::json!({
+            "name": name, "project": tenant.project, "region": "eu-central", "jurisdictions": [], "sensitivity": sensitivity, "purpose": "research",
+        });
+        self.post::<vocabulary::api::Volume>("/v1/volumes", &tenant.token, &spec).await.unwrap().id
     }
 
     pub(crate) async fn invite(&self, name: &str, region: &str) -> JoinToken {

@@ -40,8 +40,8 @@ async fn secrets_come_back_nowhere() {
         tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).with_writer(move || writer.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).expect("this test has its process for itself");
 
-    let world = World::new().await;
-    let mut things = things(&world).await;
+    let mut world = World::new().await;
+    let mut things = things(&mut world).await;
     things.insert("nobody", NOBODY.to_owned());
     const CANARY: &str = "Canary-7f3a-secret-value";
     for route in routes() {

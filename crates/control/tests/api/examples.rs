@@ -16,7 +16,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Makes one thing of each kind in `acme`.
-pub(crate) async fn things(world: &World) -> Things {
+pub(crate) async fn things(world: &mut World) -> Things {
     let mut things = Things::new();
     things.insert("tenant", world.tenant.clone());
     things.insert("principal", text(&world.alice(Ask::get("/v1/whoami")).await.good()["principal"]));
@@ -25,11 +25,11 @@ pub(crate) async fn things(world: &World) -> Things {
     let volume = world.alice(Ask::post("/v1/volumes", volume_spec(&text(&project["id"]), "data"))).await.good();
     things.insert("volume", text(&volume["id"]));
     let account = json!({ "name": "robot", "roles": ["engineer"], "clearance": "internal" });
-    let account = world.alice(Ask::post("/v1/service-accounts", account)).await.good();
+    let account = world.confirmed(Ask::post("/v1/service-accounts", account)).await.good();
     things.insert("account", text(&account["id"]));
     let path = format!("/v1/service-accounts/{}/tokens", text(&account["id"]));
     let body = json!({ "lifetime_s": 3600, "note": "robot", "service_account": account["id"] });
-    let token = world.alice(Ask::post(path, body)).await.good();
+    let token = world.confirmed(Ask::post(path, body)).await.good();
     things.insert("account_token", text(&token["id"]));
     let own = json!({ "lifetime_s": 3600, "note": "mine" });
     let own = world.alice(Ask::post("/v1/tokens", own)).await.good();

@@ -194,6 +194,11 @@ fn base32(text: &str) -> [u8; 20] {
     bytes
 }
 
+/// The authenticator that scanned this secret.
+pub(crate) fn authenticator(secret: &str) -> TotpSecret {
+    TotpSecret::from_bytes(base32(secret))
+}
+
 impl Person {
     /// Spends a ticket.
     pub(crate) async fn enrol(server: &Running, ticket: &str) -> Self {
@@ -226,6 +231,17 @@ impl Person {
         let token = server.ask(None, Ask::post("/v1/login", body)).await.good();
         token["token"].as_str().unwrap().to_owned()
     }
+    /// The same as it is answered: good or not.
+    pub(crate) async fn try_login(&mut self, server: &Running, login_as: Value) -> Answer {
+        let code = self.recovery.pop().unwrap();
+        let body = json!({ "name": self.name, "password": PASSWORD, "code": code, "as": login_as });
+        server.ask(None, Ask::post("/v1/login", body)).await
+    }
+    /// Redeems a ticket with the factors that one has.
+    pub(crate) async fn redeem(&mut self, server: &Running, ticket: &str) -> Answer {
+        let code = self.recovery.pop().unwrap();
+        server.ask(None, Ask::post("/v1/enrolments/complete", json!({ "ticket": ticket, "password": PASSWORD, "code": code }))).await
+    }
     /// Sends a request and confirms it when the server asks for that.
     pub(crate) async fn confirmed(&mut self, server: &Running, token: &str, ask: Ask) -> Answer {
         let first = server.ask(Some(token), ask.clone()).await;
@@ -248,7 +264,6 @@ pub(crate) struct World {
     pub(crate) alice: Person,
     pub(crate) alice_token: String,
     /// Administrator of `beta`.
-    #[expect(dead_code, reason = "kept for tests that confirm as a stranger")]
     pub(crate) bob: Person,
     pub(crate) bob_token: String,
     pub(crate) tenant: String,
@@ -276,6 +291,10 @@ impl World {
     }
     pub(crate) async fn alice(&self, ask: Ask) -> Answer {
         self.server.ask(Some(&self.alice_token), ask).await
+    }
+    /// Alice, who confirms what she is asked to.
+    pub(crate) async fn confirmed(&mut self, ask: Ask) -> Answer {
+        self.alice.confirmed(&self.server, &self.alice_token, ask).await
     }
     pub(crate) async fn bob(&self, ask: Ask) -> Answer {
         self.server.ask(Some(&self.bob_token), ask).await

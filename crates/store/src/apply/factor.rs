@@ -91,6 +91,7 @@ pub(super) async fn clear_delay(writing: &mut Writing, subject: &DelaySubject) -
 pub(crate) fn columns(subject: &DelaySubject) -> (&'static str, String) {
     match subject {
         DelaySubject::Person(person) => ("person", person.to_string()),
+        DelaySubject::Confirmation(person) => ("confirm", person.to_string()),
         DelaySubject::Source(source) => ("source", source.clone()),
         DelaySubject::Unknown(name) => ("unknown", name.clone()),
     }

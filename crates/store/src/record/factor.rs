@@ -55,6 +55,8 @@ pub enum DelaySubject {
     Person(PersonId),
     /// A source: its pseudonym.
     Source(String),
+    /// A person who confirms requests of a login that they have: strangers never take a turn of it.
+    Confirmation(PersonId),
     /// A name that nobody has, so that it is delayed as if somebody had it.
     Unknown(String),
 }
