@@ -100,6 +100,7 @@ mod tests {
             provider: None,
             roles: Vec::new(),
             clearance: Sensitivity::Public,
+            invited: false,
             acr: 1,
             factor_time: None,
             token: id,
