@@ -69,7 +69,7 @@ async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
     let ticket = prompt::secret("One-time ticket: ", app.no_input)?;
     let offer: EnrolOffer = client.send(&Call::post("/v1/enrolments", &EnrolBegin { ticket: ticket.to_string() })?, None).await?;
     if let Some(tenant) = &offer.tenant {
-        app.output.say(format!("This ticket makes {} a member of the tenant {tenant}, with the roles: {}.", offer.name, offer.roles.join(", ")));
+        app.output.show_once(format!("This ticket makes {} a member of the tenant {tenant}, with the roles: {}.", offer.name, offer.roles.join(", ")));
     }
     let (Some(secret), Some(uri), false) = (&offer.totp_secret, &offer.totp_uri, offer.enrolled) else {
         return accept(app, client, &ticket, &offer).await;
@@ -98,7 +98,7 @@ async fn enrol(app: &App, client: &Client) -> Result<(), CliError> {
 
 /// Redeems the ticket of somebody who has factors in the deployment: they prove them, and get no new ones.
 async fn accept(app: &App, client: &Client, ticket: &str, offer: &EnrolOffer) -> Result<(), CliError> {
-    app.output.say(format!(
+    app.output.show_once(format!(
         "{} has a password and an authenticator in this deployment already. If that is you, prove them: nothing about them changes.\n\
          If it is not you, stop here and ask for an invitation under another name.",
         offer.name
