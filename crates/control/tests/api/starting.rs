@@ -257,18 +257,18 @@ fn copy_database(from: &Path, to: &Path) {
 async fn a_database_older_than_the_published_log_signs_no_second_history() {
     let folder = stopped().await;
     let (older, newest) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    copy_database(folder.path(), older.path());
+    copy_database(&folder.path().join("server"), older.path());
     // The log goes on: a start and a stop are entries, and both are published.
     let folder = Running::start_in(folder).await.unwrap().stop().await;
-    copy_database(folder.path(), newest.path());
-    copy_database(older.path(), folder.path());
-    let before = snapshot(&folder.path().join("objects"));
+    copy_database(&folder.path().join("server"), newest.path());
+    copy_database(older.path(), &folder.path().join("server"));
+    let before = snapshot(&folder.path().join("server/objects"));
     for _ in 0..2 {
         let error = refusal(folder.path(), |_| ()).await;
         assert!(matches!(error, StartError::LogAhead { published, entries } if published > entries), "{error:?}");
         assert!(error.to_string().contains("restore the newest copy"), "{error}");
     }
-    assert!(snapshot(&folder.path().join("objects")) == before, "a refused start published something");
-    copy_database(newest.path(), folder.path());
+    assert!(snapshot(&folder.path().join("server/objects")) == before, "a refused start published something");
+    copy_database(newest.path(), &folder.path().join("server"));
     Running::start_in(folder).await.unwrap().stop().await;
 }

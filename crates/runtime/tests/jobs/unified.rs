@@ -60,7 +60,6 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmp /tmp
 ip link set lo up
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/var/tmp
 /usr/bin/unified-guest > /dev/console 2>&1

@@ -127,6 +127,7 @@ pub(super) async fn write(store: &Store, a: TenantId) {
     one(Mutation::delete(a, Kind::JOB, id(3), Expect::Any)).await;
     one(Mutation::Step { tenant: a, kind: Kind::JOB, id: id(1), from: "active", to: "open" }).await;
     one(Mutation::Extend { tenant: a, kind: Kind::JOB, id: id(1), state: "open", until: SOON }).await;
+    assert_eq!(one(Mutation::Hold { tenant: a, kind: Kind::JOB, id: id(1), revision: 4 }).await.revisions, [4]);
     one(Mutation::Advance { tenant: a, kind: Kind::JOB, id: id(1), from: 0, to: 5 }).await;
 
     one(Mutation::SetPassword { person: PERSON, hash: Hashed::new("$argon2id$".to_owned()) }).await;
