@@ -86,8 +86,23 @@ pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
             }
         }
     }
-    // What was acknowledged last is published before the process ends.
-    let _ = publish(&control).await;
+    // What was acknowledged last is published before the process ends, and whoever comes next need not wait for its lease.
+    if let Err(error) = publish(&control).await {
+        tracing::error!(%error, "what was acknowledged last is not published yet: the next start does it");
+    }
+    if let Err(error) = release(&control).await {
+        tracing::warn!(%error, "the publisher's lease was not given back: the next publisher waits for its end");
+    }
+}
+
+/// Ends the lease of this process, if it has one.
+async fn release(control: &Control) -> Result<(), Failed> {
+    let ours = control.store.publisher().await?.is_some_and(|publisher| publisher.holder == control.control);
+    if ours {
+        let now = clock::now();
+        control.store.commit(Transaction::new().with(Mutation::TakePublisher { holder: control.control, until: now }), now).await?;
+    }
+    Ok(())
 }
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
