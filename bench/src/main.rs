@@ -27,7 +27,7 @@ type Bench = (&'static str, &'static str, fn() -> anyhow::Result<()>);
 const BENCHES: &[Bench] = &[
     ("sealing", "seal and open a segment, against AES-256-GCM and BLAKE3 run in sequence", sealing::run),
     ("decisions", "a decision, against Cedar's bare call on the same slice", decisions::run),
-    ("mutations", "audited mutations per second with 32 writers, against append + fdatasync", mutations::run),
+    ("mutations", "audited mutations per second with 32 writers on SQLite and on PostgreSQL, against append + fdatasync", mutations::run),
     ("idle", "start time and idle memory of the server", idle::run),
     ("heartbeats", "a thousand simulated nodes on the channel, in cores of the server", heartbeats::run),
     ("reads", "server CPU and latency of an authorised read through TLS, 32 connections", reads::run),

@@ -38,52 +38,63 @@ fn transaction(number: u64, now: UnixTime) -> anyhow::Result<Transaction> {
     }))
 }
 
+/// Lets all writers commit for one turn; gives the rate.
+async fn turn(store: &Store, first: u64, now: UnixTime) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        let first = first + writer * 1_000_000;
+        writers.spawn(async move {
+            let mut number = first;
+            while begun.elapsed() < TURN {
+                store.commit(transaction(number, now)?, now).await?;
+                number += 1;
+            }
+            anyhow::Ok(number - first)
+        });
+    }
+    let mut done = 0;
+    while let Some(count) = writers.join_next().await {
+        done += count??;
+    }
+    Ok(done as f64 / begun.elapsed().as_secs_f64())
+}
+
 pub(crate) fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir_in(crate::volumes::place())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let now = UnixTime::from_millis(1_767_225_600_000);
-    let store = runtime.block_on(Store::open(StoreConfig::new(folder.path().join("bench.db"))))?;
-    let mut file = std::fs::File::create(folder.path().join("append"))?;
-    let (mut ours, mut syncs) = (Vec::new(), Vec::new());
+    // Its own user must pass through; it syncs to the same disk.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let cluster = e2e::Cluster::within(folder.path(), true);
+    let file = runtime.block_on(Store::open(StoreConfig::new(folder.path().join("bench.db"))))?;
+    let server = runtime.block_on(Store::open(StoreConfig::postgres(cluster.url_of("swarm").parse()?)))?;
+    let mut append = std::fs::File::create(folder.path().join("append"))?;
+    let (mut files, mut servers, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
     let mut next = 0;
     for _ in 0..TURNS {
         // The peer: what the disk can do, one writer, one fdatasync for each append of the same size.
         let begun = Instant::now();
         let mut count = 0_u32;
         while begun.elapsed() < TURN {
-            file.write_all(&[b'x'; BODY])?;
-            file.sync_data()?;
+            append.write_all(&[b'x'; BODY])?;
+            append.sync_data()?;
             count += 1;
         }
         syncs.push(f64::from(count) / begun.elapsed().as_secs_f64());
-        let begun = Instant::now();
-        let done: u64 = runtime.block_on(async {
-            let mut writers = tokio::task::JoinSet::new();
-            for writer in 0..WRITERS {
-                let store = store.clone();
-                let first = next + writer * 1_000_000;
-                writers.spawn(async move {
-                    let mut number = first;
-                    while begun.elapsed() < TURN {
-                        store.commit(transaction(number, now)?, now).await?;
-                        number += 1;
-                    }
-                    anyhow::Ok(number - first)
-                });
-            }
-            let mut done = 0;
-            while let Some(count) = writers.join_next().await {
-                done += count??;
-            }
-            anyhow::Ok(done)
-        })?;
+        files.push(runtime.block_on(turn(&file, next, now))?);
+        servers.push(runtime.block_on(turn(&server, next, now))?);
         next += WRITERS * 1_000_000;
-        ours.push(done as f64 / begun.elapsed().as_secs_f64());
     }
-    runtime.block_on(store.close());
+    runtime.block_on(async {
+        file.close().await;
+        server.close().await;
+    });
     let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
-    let (ours, syncs) = (mean(&ours), mean(&syncs));
-    println!("   {ours:.0} audited mutations/s with {WRITERS} writers; {syncs:.0} append + fdatasync/s with one: {:.1} mutations per sync", ours / syncs);
+    let (files, servers, syncs) = (mean(&files), mean(&servers), mean(&syncs));
+    println!("   {files:.0} audited mutations/s on SQLite with {WRITERS} writers; {syncs:.0} append + fdatasync/s with one: {:.1} mutations per sync", files / syncs);
+    println!("   {servers:.0} audited mutations/s on PostgreSQL 15 with {WRITERS} writers, by a Unix socket on the same disk: {:.2} of SQLite's rate", servers / files);
     println!("   (each on disk with its entry before it is acknowledged; {TURNS} turns of {} s each, interleaved, same file system)", TURN.as_secs());
     Ok(())
 }

@@ -8,19 +8,25 @@
     reason = "it plays a person and the person's clock; its errors are read by developers, and each says what was typed"
 )]
 
+#[expect(clippy::unwrap_used, reason = "a test's server of a database, shared with the store's own tests")]
+#[path = "../../crates/store/src/tests/cluster.rs"]
+mod cluster;
 mod deployment;
 #[expect(dead_code, reason = "the tests use the small image only")]
 #[path = "../../xtask/src/oci.rs"]
 mod oci;
 mod leftovers;
 mod person;
+mod plane;
 mod terminal;
 mod typed;
 mod world;
 
+pub use cluster::{Cluster, PASSWORD, ROLE, Stop};
 pub use deployment::{Deployment, Options, signal};
 pub use leftovers::{Snapshot, snapshot};
 pub use person::Person;
+pub use plane::Plane;
 pub use terminal::Terminal;
 pub use typed::{Shell, Typed};
 pub use world::{PROJECT, TENANT, World, id, text};

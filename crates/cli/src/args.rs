@@ -144,6 +144,8 @@ pub(crate) struct Up {
     pub(crate) run_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) addresses: Addresses,
+    #[command(flatten)]
+    pub(crate) state: State,
     /// `development` or `production`; chosen when the deployment is made and never changed
     #[arg(long)]
     pub(crate) profile: Option<String>,
@@ -205,6 +207,22 @@ pub(crate) struct Addresses {
     pub(crate) host: Vec<String>,
 }
 
+/// Where a control plane keeps its state.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct State {
+    /// PostgreSQL that several control planes share: `postgres:///DATABASE?host=/FOLDER&user=USER` by a Unix socket,
+    /// `postgres://USER@HOST/DATABASE?sslrootcert=FILE` by TLS (default: a file in --data-dir)
+    #[arg(long, value_name = "URL", env = "SWARM_DATABASE", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// File with the database's password, mode 0600, which the server's user may read; without it none is sent
+    #[arg(long, value_name = "FILE", requires = "database")]
+    pub(crate) database_password_file: Option<PathBuf>,
+    /// Folder of the objects (sealed data, images, the log's tiles), which all control planes of the deployment must see
+    /// (default: in --data-dir)
+    #[arg(long, value_name = "DIR", requires = "database")]
+    pub(crate) objects: Option<PathBuf>,
+}
+
 /// Host ids that jobs are mapped to.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Ids {
@@ -223,6 +241,8 @@ pub(crate) struct Server {
     pub(crate) data_dir: PathBuf,
     #[command(flatten)]
     pub(crate) addresses: Addresses,
+    #[command(flatten)]
+    pub(crate) state: State,
     /// `development` or `production`; chosen when the deployment is made and never changed
     #[arg(long)]
     pub(crate) profile: Option<String>,

@@ -33,6 +33,9 @@ pub enum StartError {
     /// The blobs refused.
     #[error("the object store: {0}")]
     Blobs(#[from] store::BlobError),
+    /// The objects are not this deployment's.
+    #[error("the deployment of this database keeps its objects elsewhere than in {0}; name the folder that its other control planes use with `--objects`, or put it back")]
+    OtherObjects(String),
     /// The seal refused.
     #[error("the seal: {0}")]
     Seal(#[from] keys::seal::SealError),

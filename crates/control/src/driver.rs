@@ -25,7 +25,7 @@ use crate::state::{Control, commit_failure, fresh};
 /// Takes what the store knows of nodes and plans into memory, at the start.
 pub(crate) async fn load(control: &Control) -> Result<(), Failure> {
     for row in all::<SeenRow>(control, SEEN).await? {
-        control.fleet.load(row);
+        control.fleet.heard_elsewhere(row);
     }
     for row in all::<PlanRow>(control, Kind::PLAN).await? {
         control.fleet.set_plan(row.read()?);

@@ -90,10 +90,26 @@ impl Fleet {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what the store knows, at the start.
+    /// Takes this as what was heard last, whatever is known.
+    #[cfg(test)]
     pub(crate) fn load(&self, seen: SeenRow) {
         let node = seen.node;
         self.nodes().entry(node).or_default().seen = Some(seen);
+    }
+
+    /// Another process heard of a node, later than this one.
+    pub(crate) fn heard_elsewhere(&self, seen: SeenRow) {
+        let mut nodes = self.nodes();
+        let live = nodes.entry(seen.node).or_default();
+        let news = live.seen.as_ref().is_none_or(|known| known.facts != seen.facts);
+        if live.seen.as_ref().is_none_or(|known| known.last_seen < seen.last_seen) {
+            live.seen = Some(seen);
+            live.dirty = false;
+        }
+        drop(nodes);
+        if news {
+            self.news.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A node joined: its facts are known before its first report.

@@ -7,7 +7,8 @@
 //!
 //! **Invariant:** a node acts for an attempt only where it is placed, newest, without a recorded end, and its run lease lives.
 //!
-//! What is not here yet, by name: a second process.
+//! **Invariant:** several processes may serve one deployment over one database and one folder of objects: what must happen once
+//! is fenced by rows, and what a process remembers is brought up to date by the change sequence.
 #![forbid(unsafe_code)]
 
 mod admission;
@@ -34,6 +35,7 @@ mod quota;
 mod receipts;
 mod row;
 mod server;
+mod shared;
 mod state;
 mod subject;
 mod vault;
@@ -43,4 +45,5 @@ mod tests;
 
 pub use api::table::{Access, Route};
 pub use bootstrap::StartError;
+pub use store::{PostgresUrl, UrlError};
 pub use server::{LocalNode, Server, ServerConfig, node_routes, openapi, routes};

@@ -1,9 +1,25 @@
 //! What was published cannot be taken back: a store that knows less than the tiles must not go on.
 
 use audit::tile::TilePath;
-use store::{BlobError, Blobs};
+use store::{BlobError, Blobs, Store};
 
+use crate::bootstrap::{StartError, internal};
 use crate::publisher::blob_path;
+
+/// Refuses to go on with a store that knows less than the tiles.
+///
+/// Another control plane may append and publish while this one looks. An entry is in the store before its tile is published,
+/// so a tile that was found is compared with the entries that are there afterwards.
+pub(crate) async fn refuse_older(store: &Store, blobs: &Blobs) -> Result<(), StartError> {
+    let mut entries = store.entry_count().await.map_err(internal)?;
+    while let Some(published) = beyond(blobs, entries).await? {
+        entries = store.entry_count().await.map_err(internal)?;
+        if published > entries {
+            return Err(StartError::LogAhead { published, entries });
+        }
+    }
+    Ok(())
+}
 
 /// How many entries the published tiles hold at least, if that is more than the store has.
 ///

@@ -116,6 +116,12 @@ async fn publish(control: &Control) -> Result<(), Failed> {
     let publisher = control.store.publisher().await?;
     let published = publisher.as_ref().map_or(0, |publisher| publisher.size);
     if size == published {
+        tell(control, published);
+        return Ok(());
+    }
+    // While another process holds the lease, asking for it would be a write for nothing.
+    if publisher.as_ref().is_some_and(|publisher| publisher.holder != control.control && publisher.until > now) {
+        tell(control, published);
         return Ok(());
     }
     let take = Mutation::TakePublisher { holder: control.control, until: now.plus_millis(PUBLISHER_LEASE_MS) };
@@ -145,8 +151,17 @@ async fn publish(control: &Control) -> Result<(), Failed> {
     let note = checkpoint.sign(&control.log)?.encode();
     let set = Mutation::Publish { token, size: appended.size, root: *appended.root.as_bytes(), checkpoint: note };
     control.store.commit(Transaction::new().with(set), now).await?;
-    control.published.send_replace(appended.size);
+    tell(control, appended.size);
     Ok(())
+}
+
+/// Tells the size of the published log, whoever published it; never back.
+fn tell(control: &Control, size: u64) {
+    control.published.send_if_modified(|told| {
+        let higher = size > *told;
+        *told = size.max(*told);
+        higher
+    });
 }
 
 /// Strangers' refusals of finished minutes become entries.
@@ -174,7 +189,12 @@ async fn every_minute(control: &Control) -> Result<(), Failed> {
             )
             .map_err(|failure| failure.problem.detail.clone())?;
         let take = Mutation::TakeRefusals { source: counted.source, minute: counted.minute, code: counted.code, count: counted.count };
-        control.store.commit(Transaction::new().with(take).entry(entry), now).await?;
+        match control.store.commit(Transaction::new().with(take).entry(entry), now).await {
+            Ok(_) => {}
+            // Another process took this count.
+            Err(error) if error.conflict().is_some() => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

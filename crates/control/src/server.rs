@@ -10,7 +10,7 @@ use identity::tls::{Clients, Identity, KeyExchange, server_config};
 use identity::{EcdsaKey, LiveRevocations, RevocationSet, ServerName, Verifier};
 use keys::SystemRandom;
 use policy::PolicySets;
-use store::{Blobs, Store, StoreConfig, Transaction};
+use store::{Store, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -49,6 +49,10 @@ pub struct ServerConfig {
     pub admin: Name,
     /// Opens the seal.
     pub passphrase: Zeroizing<String>,
+    /// The database that several control planes share; `None` keeps a file of `SQLite` in `data_dir`.
+    pub database: Option<store::PostgresUrl>,
+    /// The folder of the objects, which all control planes of the deployment must see; `None` keeps them in `data_dir`.
+    pub objects: Option<PathBuf>,
 }
 
 /// The node that runs beside the server.
@@ -101,13 +105,13 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let now = clock::now();
         std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::File { path: config.data_dir.clone(), source })?;
-        let store = Store::open(StoreConfig::new(config.data_dir.join("state.db"))).await?;
-        let blobs = Blobs::local(&config.data_dir.join("objects"))?;
+        let (store, blobs) = crate::shared::open(&config, now).await?;
+        // Processes that start together on an empty database make one deployment.
+        let birth = store.alone("birth", [0; 16]).await.map_err(internal)?;
+        crate::shared::same_objects(&store, &blobs, now).await?;
         let opened = bootstrap::open(&store, &blobs, &config.passphrase, config.profile, &config.admin, now).await?;
-        let entries = store.entry_count().await.map_err(internal)?;
-        if let Some(published) = crate::published::beyond(&blobs, entries).await? {
-            return Err(StartError::LogAhead { published, entries });
-        }
+        drop(birth);
+        crate::published::refuse_older(&store, &blobs).await?;
         let control_id = fresh(ControlId::new, now);
         let listener =
             TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -187,6 +191,9 @@ impl Server {
         tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
         tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));
+        if control.store.is_shared() {
+            tasks.spawn(crate::shared::follow(Arc::clone(&control), stop.clone()));
+        }
         tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));
         Ok(Self { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
     }

@@ -81,6 +81,24 @@ impl std::fmt::Debug for Control {
     }
 }
 
+/// See [`Control::replacing`].
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    everywhere: store::Alone,
+    _here: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Asks whether no other process can have taken it: right before an object is replaced.
+    pub(crate) async fn still(&mut self) -> Result<(), Failure> {
+        self.everywhere.still().await.map_err(|error| Self::lost(&error))
+    }
+    fn lost(error: &store::ReadError) -> Failure {
+        tracing::warn!(%error, "a volume's turn was not to be had");
+        Failure::new(ErrorCode::Unavailable, "another control plane is changing this volume, or the database does not answer")
+    }
+}
+
 /// The locks of [`Control::replacing`], all free.
 pub(crate) fn replacing_locks() -> [tokio::sync::Mutex<()>; REPLACING] {
     std::array::from_fn(|_| tokio::sync::Mutex::new(()))
@@ -93,13 +111,15 @@ pub(crate) fn fresh<T>(make: fn(UnixTime, [u8; 10]) -> T, now: UnixTime) -> T {
 
 impl Control {
     /// Held while an object of a volume that no root names yet is looked at and replaced, and while its root is set: what is
-    /// decided by the head and the newest writer stays true until it is done. One process serves a deployment.
-    pub(crate) async fn replacing(&self, volume: vocabulary::VolumeId) -> tokio::sync::MutexGuard<'_, ()> {
+    /// decided by the head and the newest writer stays true until it is done, in this process and in all others.
+    pub(crate) async fn replacing(&self, volume: vocabulary::VolumeId) -> Result<Turn<'_>, Failure> {
         let place = usize::from(volume.as_bytes().last().copied().unwrap_or_default()) % REPLACING;
-        match self.replacing.get(place).or_else(|| self.replacing.first()) {
+        let here = match self.replacing.get(place).or_else(|| self.replacing.first()) {
             Some(lock) => lock.lock().await,
             None => std::future::pending().await,
-        }
+        };
+        let everywhere = self.store.alone("replacing", *volume.as_bytes()).await.map_err(|error| Turn::lost(&error))?;
+        Ok(Turn { everywhere, _here: here })
     }
 
     /// Checks the one credential of a request.
@@ -362,6 +382,10 @@ pub(crate) fn commit_failure(error: store::CommitError) -> Failure {
             Failure::new(ErrorCode::StorageFailed, error.to_string())
         }
         CommitError::Closed => Failure::new(ErrorCode::Unavailable, "the server is stopping"),
+        CommitError::Unavailable | CommitError::Unknown => {
+            tracing::error!(%error, "the database is away");
+            Failure::new(ErrorCode::Unavailable, error.to_string())
+        }
         CommitError::Invalid(_) | CommitError::Engine(_) | CommitError::Malformed(_) => Failure::internal(error),
     }
 }

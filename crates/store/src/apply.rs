@@ -13,7 +13,7 @@ pub(crate) use volume::read_head;
 use audit::EncodedEntry;
 use vocabulary::{TenantId, UnixTime};
 
-use crate::engine::{Malformed, Writing};
+use crate::engine::{Malformed, Trouble, Writing, trouble};
 use crate::error::{CommitError, Conflict};
 use crate::kind::{Id16, Kind};
 use crate::limits::CLOCK_BACK_MS;
@@ -65,6 +65,9 @@ impl From<Conflict> for Stop {
 }
 impl From<sqlx::Error> for Stop {
     fn from(error: sqlx::Error) -> Self {
+        if trouble(&error) == Trouble::Unstorable {
+            return Self::Refused(CommitError::Invalid("a value that the database cannot hold: text with a NUL, or too much of it"));
+        }
         Self::Engine(error)
     }
 }

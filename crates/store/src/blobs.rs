@@ -24,7 +24,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use crate::limits::{BLOB_LIST_MAX, BLOB_MAX, READ_PIECE};
+use crate::limits::{BLOB_LIST_MAX, BLOB_MAX, READ_PIECE, UPLOAD_KEPT};
 
 /// The folder in which uploads lie until they are complete.
 const UPLOADS: &str = "uploads";
@@ -96,6 +96,7 @@ pub struct BlobEntry {
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    process: u64,
     uploads: Arc<std::sync::atomic::AtomicU64>,
 }
 
@@ -109,8 +110,43 @@ impl Blobs {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
         }
+        Self::within(folder)
+    }
+
+    /// Blobs in a folder that other processes use too. What interrupted uploads left is removed when it is a day old: a
+    /// younger one may be another's, under way.
+    pub fn shared(folder: &Path, now: vocabulary::UnixTime) -> Result<Self, BlobError> {
+        let failed = |source| BlobError::Folder { path: folder.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let now = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(now.millis()));
+        match std::fs::read_dir(folder.join(UPLOADS)) {
+            Ok(uploads) => {
+                for upload in uploads {
+                    let upload = upload.map_err(failed)?;
+                    let removed = upload.metadata().and_then(|metadata| metadata.modified()).and_then(|changed| {
+                        let age = now.and_then(|now| now.duration_since(changed).ok()).unwrap_or_default();
+                        if age >= UPLOAD_KEPT { std::fs::remove_file(upload.path()) } else { Ok(()) }
+                    });
+                    match removed {
+                        // Another process ended this upload, or removed it, since the folder was read.
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        removed => removed.map_err(failed)?,
+                    }
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
+        }
+        Self::within(folder)
+    }
+
+    fn within(folder: &Path) -> Result<Self, BlobError> {
         let store = LocalFileSystem::new_with_prefix(folder).map_err(BlobError::Store)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), uploads: Arc::default() })
+        // Names of uploads of several processes differ, on one machine and on several.
+        let mut process = [0; 8];
+        let random = |_| BlobError::Folder { path: folder.to_owned(), source: std::io::Error::other("no randomness") };
+        aws_lc_rs::rand::fill(&mut process).map_err(random)?;
+        Ok(Self { store: Arc::new(store), process: u64::from_be_bytes(process), uploads: Arc::default() })
     }
 
     /// Writes a new blob.

@@ -1,11 +1,23 @@
-//! The one place that speaks to the database's driver: binds in, rows out.
+//! The one place that speaks to the databases' drivers: binds in, rows out.
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool, SqliteRow};
-use sqlx::{Row as _, Sqlite};
+mod alone;
+pub(crate) mod postgres;
+mod row;
+pub(crate) mod sqlite;
+mod trouble;
+pub(crate) mod tunnel;
+
+pub use alone::Alone;
+pub(crate) use alone::Locks;
+pub(crate) use row::{Malformed, Row};
+pub(crate) use trouble::{Trouble, trouble};
+
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use vocabulary::UnixTime;
 
 use crate::convert::millis;
 use crate::sql::Statement;
+use postgres::PostgresLink;
 
 /// A value for a placeholder. Nulls carry their type: `PostgreSQL` wants to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,86 +90,6 @@ macro_rules! binds {
 }
 pub(crate) use binds;
 
-/// A row was not what the statement promises: the name of the statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
-
-/// A row that was read.
-pub(crate) struct Row {
-    row: SqliteRow,
-    statement: &'static str,
-}
-
-impl Row {
-    pub(crate) const fn malformed(&self) -> Malformed {
-        Malformed(self.statement)
-    }
-    pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn maybe_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn text(&self, column: usize) -> Result<String, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn maybe_text(&self, column: usize) -> Result<Option<String>, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn int(&self, column: usize) -> Result<i64, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn flag(&self, column: usize) -> Result<bool, Malformed> {
-        self.row.try_get(column).map_err(|_| self.malformed())
-    }
-    pub(crate) fn number(&self, column: usize) -> Result<u64, Malformed> {
-        u64::try_from(self.int(column)?).map_err(|_| self.malformed())
-    }
-    pub(crate) fn small<T: TryFrom<i64>>(&self, column: usize) -> Result<T, Malformed> {
-        T::try_from(self.int(column)?).map_err(|_| self.malformed())
-    }
-    pub(crate) fn time(&self, column: usize) -> Result<UnixTime, Malformed> {
-        self.number(column).map(UnixTime::from_millis)
-    }
-    pub(crate) fn maybe_time(&self, column: usize) -> Result<Option<UnixTime>, Malformed> {
-        let millis: Option<i64> = self.row.try_get(column).map_err(|_| self.malformed())?;
-        millis.map(|millis| u64::try_from(millis).map(UnixTime::from_millis).map_err(|_| self.malformed())).transpose()
-    }
-    pub(crate) fn array<const N: usize>(&self, column: usize) -> Result<[u8; N], Malformed> {
-        self.bytes(column)?.try_into().map_err(|_| self.malformed())
-    }
-    pub(crate) fn maybe_array<const N: usize>(&self, column: usize) -> Result<Option<[u8; N]>, Malformed> {
-        self.maybe_bytes(column)?.map(|bytes| bytes.try_into().map_err(|_| self.malformed())).transpose()
-    }
-}
-
-/// What kind of trouble the engine is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    Unique,
-    Full,
-    ReadOnly,
-    Corrupt,
-    NotADatabase,
-    Other,
-}
-
-pub(crate) fn trouble(error: &sqlx::Error) -> Trouble {
-    let Some(database) = error.as_database_error() else { return Trouble::Other };
-    if database.is_unique_violation() {
-        return Trouble::Unique;
-    }
-    // The low byte is the primary result code of SQLite.
-    let code = database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
-    match code {
-        Some(13) => Trouble::Full,
-        Some(8 | 14) => Trouble::ReadOnly,
-        Some(11) => Trouble::Corrupt,
-        Some(26) => Trouble::NotADatabase,
-        _ => Trouble::Other,
-    }
-}
-
 /// Notes which statements ran with which values; only the tests of this crate look.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recorder {
@@ -179,63 +111,194 @@ impl Recorder {
     const fn note(&self, _statement: Statement, _binds: &[Bind]) {}
 }
 
-type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
-
-fn query(statement: Statement, binds: Vec<Bind>) -> Query {
-    let mut query = sqlx::query(statement.text);
-    for bind in binds {
-        query = match bind {
-            Bind::Bytes(value) => query.bind(value),
-            Bind::Text(value) => query.bind(value),
-            Bind::Int(value) => query.bind(value),
-            Bind::Bool(value) => query.bind(value),
-        };
-    }
-    query
-}
-
-fn rows(statement: Statement, found: Vec<SqliteRow>) -> Vec<Row> {
-    found.into_iter().map(|row| Row { row, statement: statement.name }).collect()
+/// Text with a NUL is refused before it reaches a database: `PostgreSQL` cannot hold it, and what one database takes the
+/// other takes too.
+fn storable(binds: &[Bind]) -> bool {
+    !binds.iter().any(|bind| matches!(bind, Bind::Text(Some(text)) if text.contains('\0')))
 }
 
 /// The connection that writes: one, in the hands of the writer task.
 pub(crate) struct Writing {
-    pub(crate) connection: SqliteConnection,
+    link: Link,
     pub(crate) recorder: Recorder,
 }
 
+enum Link {
+    Sqlite(SqliteConnection),
+    Postgres(Box<PostgresLink>),
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub(crate) enum Commit {
+    /// It is on disk.
+    Done,
+    /// Nothing of it is there, or ever will be.
+    Undone(sqlx::Error),
+    /// The link broke while it was on its way, and the database could not be asked what became of it.
+    Unknown(sqlx::Error),
+}
+
 impl Writing {
+    pub(crate) const fn sqlite(connection: SqliteConnection, recorder: Recorder) -> Self {
+        Self { link: Link::Sqlite(connection), recorder }
+    }
+    pub(crate) fn postgres(link: PostgresLink, recorder: Recorder) -> Self {
+        Self { link: Link::Postgres(Box::new(link)), recorder }
+    }
+    /// The file's connection, for what only `SQLite` has.
+    pub(crate) fn file(&mut self) -> Option<&mut SqliteConnection> {
+        match &mut self.link {
+            Link::Sqlite(connection) => Some(connection),
+            Link::Postgres(_) => None,
+        }
+    }
+
     /// Runs a statement and says how many rows it changed.
     pub(crate) async fn execute(&mut self, statement: Statement, binds: Vec<Bind>) -> Result<u64, sqlx::Error> {
         self.recorder.note(statement, &binds);
-        query(statement, binds).execute(&mut self.connection).await.map(|done| done.rows_affected())
+        if !storable(&binds) {
+            return Err(trouble::unstorable());
+        }
+        match &mut self.link {
+            Link::Sqlite(connection) => sqlite::execute(connection, statement, binds).await,
+            Link::Postgres(link) => link.execute(statement, binds).await,
+        }
     }
     /// Runs a statement and takes its rows.
     pub(crate) async fn rows(&mut self, statement: Statement, binds: Vec<Bind>) -> Result<Vec<Row>, sqlx::Error> {
         self.recorder.note(statement, &binds);
-        query(statement, binds).fetch_all(&mut self.connection).await.map(|found| rows(statement, found))
+        if !storable(&binds) {
+            return Err(trouble::unstorable());
+        }
+        match &mut self.link {
+            Link::Sqlite(connection) => sqlite::rows(connection, statement, binds).await,
+            Link::Postgres(link) => link.rows(statement, binds).await,
+        }
     }
     /// Runs a statement and takes its first row.
     pub(crate) async fn row(&mut self, statement: Statement, binds: Vec<Bind>) -> Result<Option<Row>, sqlx::Error> {
         Ok(self.rows(statement, binds).await?.into_iter().next())
     }
-    /// Runs a word of transaction control.
-    pub(crate) async fn control(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(text).execute(&mut self.connection).await.map(|_| ())
+
+    /// Begins a transaction beside which no other writes, in this process or another. Gives the latest time that another
+    /// process may have committed.
+    pub(crate) async fn begin(&mut self) -> Result<Option<UnixTime>, sqlx::Error> {
+        match &mut self.link {
+            Link::Sqlite(connection) => sqlite::control(connection, "BEGIN IMMEDIATE").await.map(|()| None),
+            Link::Postgres(link) => link.begin().await.map(Some),
+        }
+    }
+    /// Begins a savepoint.
+    pub(crate) async fn savepoint(&mut self) -> Result<(), sqlx::Error> {
+        match &mut self.link {
+            Link::Sqlite(connection) => sqlite::control(connection, "SAVEPOINT one").await,
+            Link::Postgres(link) => {
+                link.savepoint();
+                Ok(())
+            }
+        }
+    }
+    /// Ends the savepoint, with or without what was done in it.
+    pub(crate) async fn release(&mut self, keep: bool) -> Result<(), sqlx::Error> {
+        match &mut self.link {
+            Link::Sqlite(connection) => {
+                if !keep {
+                    sqlite::control(connection, "ROLLBACK TO one").await?;
+                }
+                sqlite::control(connection, "RELEASE one").await
+            }
+            Link::Postgres(link) => link.release(keep).await,
+        }
+    }
+    /// Commits. A commit whose answer was lost is looked up before this returns.
+    pub(crate) async fn commit(&mut self) -> Commit {
+        match &mut self.link {
+            Link::Sqlite(connection) => match sqlite::control(connection, "COMMIT").await {
+                Ok(()) => Commit::Done,
+                Err(error) => Commit::Undone(error),
+            },
+            Link::Postgres(link) => link.commit().await,
+        }
+    }
+    /// Ends a transaction that failed, so that the next one can begin.
+    pub(crate) async fn abandon(&mut self) {
+        let ended = match &mut self.link {
+            // SQLite may have rolled back by itself: then there is nothing to roll back, which is what is wanted.
+            Link::Sqlite(connection) => sqlite::control(connection, "ROLLBACK").await,
+            Link::Postgres(link) => {
+                link.abandon().await;
+                Ok(())
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "nothing to roll back");
+        }
+    }
+    /// How long a group is tried again.
+    pub(crate) fn patience(&self) -> std::time::Duration {
+        match &self.link {
+            Link::Sqlite(_) => std::time::Duration::ZERO,
+            Link::Postgres(link) => link.patience(),
+        }
+    }
+    /// Whether a server was waited for in vain.
+    pub(crate) fn gave_up(&self) -> bool {
+        matches!(&self.link, Link::Postgres(link) if link.gave_up())
+    }
+    /// The server's connection, for what only `PostgreSQL` has.
+    pub(crate) fn server(&mut self) -> Option<&mut sqlx::PgConnection> {
+        match &mut self.link {
+            Link::Sqlite(_) => None,
+            Link::Postgres(link) => link.server(),
+        }
+    }
+    /// Runs the text of a migration.
+    pub(crate) async fn script(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
+        match &mut self.link {
+            Link::Sqlite(connection) => sqlite::control(connection, text).await,
+            Link::Postgres(link) => link.script(text).await,
+        }
+    }
+    /// Closes the connection; the last one of `SQLite` empties the write-ahead log into the file.
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        match self.link {
+            Link::Sqlite(connection) => sqlx::Connection::close(connection).await,
+            Link::Postgres(link) => link.close().await,
+        }
     }
 }
 
 /// The connections that read.
 #[derive(Debug, Clone)]
 pub(crate) struct Reading {
-    pub(crate) pool: SqlitePool,
+    pub(crate) pool: Pool,
     pub(crate) recorder: Recorder,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(sqlx::PgPool),
 }
 
 impl Reading {
     /// Runs a statement and takes its rows.
     pub(crate) async fn rows(&self, statement: Statement, binds: Vec<Bind>) -> Result<Vec<Row>, sqlx::Error> {
         self.recorder.note(statement, &binds);
-        query(statement, binds).fetch_all(&self.pool).await.map(|found| rows(statement, found))
+        if !storable(&binds) {
+            // No row can hold such a text.
+            return Ok(Vec::new());
+        }
+        match &self.pool {
+            Pool::Sqlite(pool) => sqlite::rows(pool, statement, binds).await,
+            Pool::Postgres(pool) => postgres::read(pool, statement, &binds).await,
+        }
+    }
+    pub(crate) async fn close(&self) {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
     }
 }

@@ -47,6 +47,50 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The server is not there.
+    #[error("the database server {server} cannot be reached ({detail}); check that it runs, its address and its access rules")]
+    Unreachable {
+        /// Where.
+        server: String,
+        /// Why.
+        detail: String,
+    },
+    /// The server does not let us in.
+    #[error("the database server {server} refuses us ({detail}); check the user, the database and the password file")]
+    NotLetIn {
+        /// Where.
+        server: String,
+        /// Why.
+        detail: String,
+    },
+    /// The server is too old.
+    #[error("the database server has version {found}, this program needs {least} or newer; upgrade the server")]
+    ServerVersion {
+        /// The server's.
+        found: String,
+        /// The oldest that will do.
+        least: u64,
+    },
+    /// The server takes no writes.
+    #[error("the database server {server} is read-only (a standby, or set so); name the primary")]
+    ServerReadOnly {
+        /// Where.
+        server: String,
+    },
+    /// The database is another program's, or of no use to us.
+    #[error("the database `{database}` is not ours: {detail}; make a database of its own for swarm")]
+    Foreign {
+        /// Its name.
+        database: String,
+        /// What was found.
+        detail: String,
+    },
+    /// Row-level security does not bind this user.
+    #[error("the user `{user}` is a superuser or bypasses row-level security; make a user without these rights for swarm")]
+    Unfenced {
+        /// Its name.
+        user: String,
+    },
     /// A file could not be read or made.
     #[error("`{path}` cannot be opened")]
     Io {
@@ -164,7 +208,13 @@ pub enum CommitError {
     /// The database cannot be written. Nothing was applied.
     #[error("the database cannot be written; check the disk and the mount, nothing was changed")]
     ReadOnly,
-    /// The engine failed. Whether it was applied is unknown unless the transaction had an idempotency key: ask by it.
+    /// The server is away, or was not done in time. Nothing was applied.
+    #[error("the database server does not answer; nothing was changed, try again")]
+    Unavailable,
+    /// The link broke while it was committed, and the server cannot be asked. Asking again with the same idempotency key tells.
+    #[error("the connection to the database broke while it committed; repeat the request with the same idempotency key to learn what became of it")]
+    Unknown,
+    /// The engine failed. Nothing was applied.
     #[error("the database failed")]
     Engine(#[source] std::sync::Arc<sqlx::Error>),
     /// A stored row cannot be understood.

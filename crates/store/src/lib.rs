@@ -2,18 +2,21 @@
 //!
 //! A change is a value, a [`Transaction`]: ordered mutations together with the audit entries that record them, and
 //! optionally an idempotency key. [`Store::commit`] applies it whole or not at all and answers only when it is on disk.
+//! The state lies in a file of `SQLite`, for one process, or on a server of `PostgreSQL`, for several: one text of each
+//! statement serves both, and one suite of tests judges both.
 //! One writer task groups what waits into one commit; a transaction that conflicts aborts no other.
 //! The change sequence and the audit index are taken last, so both are contiguous in the order of commits.
 //!
 //! **Invariant:** no plain key enters here: [`keys`]' wrapped form is the only one that a mutation takes.
 //! **Invariant:** every statement names the tenant as `$1`, but for those in [`sql`] that give a reason.
 //! **Invariant:** time is passed in; what compares times never goes behind the latest time that was committed.
-//! **Invariant:** only `engine.rs` and `open.rs` know which database it is.
+//! **Invariant:** only `engine` and `open` know which database it is.
 #![forbid(unsafe_code)]
 
 mod apply;
 pub mod blobs;
 mod convert;
+pub mod database;
 mod engine;
 pub mod error;
 pub mod kind;
@@ -31,6 +34,8 @@ mod writer;
 mod tests;
 
 pub use blobs::{BlobError, BlobPath, Blobs, Placed};
+pub use database::{Database, Deadlines, PostgresUrl, SqliteFile, UrlError};
+pub use engine::Alone;
 pub use error::{CommitError, Conflict, OpenError, ReadError};
 pub use kind::{Id16, Kind};
 pub use read::{Page, Paged};

@@ -1,5 +1,7 @@
 //! Every number of the store, with its reason.
 
+use std::time::Duration;
+
 /// Bytes of a resource's body: one API body (1 MiB) and what we add to it.
 pub const BODY_MAX: usize = 2 << 20;
 /// Rows of one page (`access.md` 4.1).
@@ -16,6 +18,8 @@ pub const QUEUE_MAX: usize = 1024;
 pub const WATCH_BATCH: u32 = 256;
 /// A watcher looks by itself after this time, for changes made by other processes.
 pub const WATCH_POLL_MS: u64 = 1000;
+/// What other processes committed is looked for this often: revocations reach all within 5 s.
+pub const FOLLOW_MS: u64 = 500;
 /// Connections that read. `SQLite` reads on one thread each; more only cost memory.
 pub const READERS: u32 = 4;
 /// A time that lies further behind the latest committed one is a clock that went back, and not the skew
@@ -41,3 +45,30 @@ pub const UPLOAD_PART: usize = 5 << 20;
 pub const READ_PIECE: usize = 1 << 20;
 /// Objects of one listing.
 pub const BLOB_LIST_MAX: usize = 1000;
+/// Connections that read from `PostgreSQL`: a request reads two or three times, and each process of the server costs 10 MiB.
+pub const READERS_SERVER: u32 = 8;
+/// Connections that hold locks across processes.
+pub const LOCKS: u32 = 4;
+/// A statement that takes longer is given up by the server: a page of a thousand rows takes milliseconds.
+pub const STATEMENT: Duration = Duration::from_secs(10);
+/// An answer that takes longer is given up by us: the server would have given up before, so the connection is dead.
+pub const STATEMENT_ANSWER: Duration = Duration::from_secs(13);
+/// A process that stops in the middle of a transaction loses it, and its locks, after this time.
+pub const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+/// The time to connect, the handshake included.
+pub const CONNECT: Duration = Duration::from_secs(5);
+/// How long a commit waits for a server that went away: a restart with a crash behind it fits.
+pub const RECONNECT: Duration = Duration::from_secs(20);
+/// How long a read is asked again when its connection broke: a restart fits.
+pub const READ_PATIENCE: Duration = Duration::from_secs(10);
+/// Marks of writers that are gone are kept this long: far longer than anybody looks up a lost commit.
+pub const MARK_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
+/// The oldest `PostgreSQL` that we test with, as its `server_version_num`.
+pub const SERVER_VERSION_MIN: i64 = 150_000;
+/// Bytes of a database's URL and of the file with its password.
+pub const URL_MAX: usize = 2048;
+/// Bytes of what an entry is about, which lies in an index: `PostgreSQL` takes 2704 there, with all other columns.
+pub const ENTRY_NAME_MAX: usize = 2048;
+/// What an interrupted upload left in a folder that several processes share is removed when it is this old: longer than any
+/// upload lasts.
+pub const UPLOAD_KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,32 +7,35 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use vocabulary::UnixTime;
 
-use crate::engine::Reading;
-use crate::error::{CommitError, OpenError};
-use crate::limits::READERS;
+use crate::database::{Database, PostgresUrl, SqliteFile};
+use crate::engine::tunnel::Tunnel;
+use crate::engine::{Alone, Locks, Reading};
+use crate::error::{CommitError, OpenError, ReadError};
+use crate::limits::{READERS, READERS_SERVER};
 use crate::transaction::{Committed, Transaction};
 use crate::writer::Request;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The database's file. Its folder must exist; the file is made with mode 0600.
-    pub path: PathBuf,
+    /// Where the state lies.
+    pub database: Database,
     /// Connections that read.
     pub readers: u32,
-    /// Whether the whole file is checked before it is used (`PRAGMA quick_check`).
-    pub check: bool,
-    /// The most pages of 4 KiB that the file may have; beyond it the disk counts as full.
-    pub pages_max: Option<u32>,
     /// Accepts this time as right though later ones were committed: an operator's word after a clock was wrong.
     pub accept_clock: Option<UnixTime>,
 }
 
 impl StoreConfig {
-    /// The usual for this file.
+    /// The usual for a file of `SQLite`.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, readers: READERS, check: true, pages_max: None, accept_clock: None }
+        Self { database: Database::Sqlite(SqliteFile::new(path)), readers: READERS, accept_clock: None }
+    }
+    /// The usual for a server of `PostgreSQL`.
+    #[must_use]
+    pub const fn postgres(url: PostgresUrl) -> Self {
+        Self { database: Database::Postgres(url), readers: READERS_SERVER, accept_clock: None }
     }
 }
 
@@ -46,12 +49,22 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) reading: Reading,
+    pub(crate) locks: Locks,
     pub(crate) latest: watch::Receiver<u64>,
     pub(crate) high_water: watch::Receiver<UnixTime>,
     pub(crate) close: watch::Sender<bool>,
     pub(crate) tasks: Mutex<JoinSet<()>>,
-    /// Held until the store is closed or gone: one process owns the file.
-    pub(crate) lock: Mutex<Option<std::fs::File>>,
+    /// Held until the store is closed or gone.
+    pub(crate) owned: Mutex<Option<Owned>>,
+}
+
+/// What makes the database reachable.
+#[derive(Debug)]
+pub(crate) enum Owned {
+    /// The lock of a file: one process owns it.
+    File(#[expect(dead_code, reason = "the kernel reads it")] std::fs::File),
+    /// The way to a server.
+    Server(#[expect(dead_code, reason = "carries until it is dropped")] Option<Tunnel>),
 }
 
 impl Store {
@@ -69,6 +82,22 @@ impl Store {
         let request = Request { transaction, now, answer };
         self.inner.requests.send(request).await.map_err(|_| CommitError::Closed)?;
         answered.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Whether other processes may use the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.locks, Locks::Server(_))
+    }
+
+    /// Waits until no other process holds this lock, and holds it. Within one process the caller has its own.
+    pub async fn alone(&self, what: &str, id: [u8; 16]) -> Result<Alone, ReadError> {
+        let mut name = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        name.update(what.as_bytes());
+        name.update(&id);
+        let name = name.finish();
+        let first = name.as_ref().first_chunk::<8>().copied().unwrap_or_default();
+        self.inner.locks.take(i64::from_be_bytes(first)).await
     }
 
     /// The place of the last committed change.
@@ -95,6 +124,7 @@ impl Store {
         self.inner.close.send_replace(true);
         let mut tasks = self.inner.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
-        self.inner.lock.lock().await.take();
+        self.inner.locks.close().await;
+        self.inner.owned.lock().await.take();
     }
 }

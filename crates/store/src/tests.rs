@@ -2,13 +2,39 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the one answer that it expects and panics at all others")]
 
+/// One suite for both databases: each function is a test for each.
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::tests::Engine::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::tests::Engine::Postgres).await;
+            })*
+        }
+    };
+}
+
 mod blobs;
+#[expect(unreachable_pub, reason = "the tests from end to end take the same file")]
+mod cluster;
 mod commit;
 mod disk;
+mod fence;
 mod kill;
 mod opening;
+mod proxy;
 mod race;
+mod refusal;
+mod server;
+mod shared;
 mod tenant;
+mod tls;
 mod watch;
 mod world;
 
@@ -66,16 +92,41 @@ fn entry(tenant: TenantId, number: u64) -> EncodedEntry {
     }
 }
 
+/// Which database a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Sqlite,
+    Postgres,
+}
+
 struct Opened {
     store: Store,
     folder: tempfile::TempDir,
+    cluster: Option<cluster::Cluster>,
 }
 
 impl Opened {
     async fn new() -> Self {
+        Self::on(Engine::Sqlite).await
+    }
+    async fn on(engine: Engine) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(config(&folder)).await.unwrap();
-        Self { store, folder }
+        let cluster = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(cluster::Cluster::start()),
+        };
+        let config = match &cluster {
+            Some(cluster) => StoreConfig::postgres(cluster.url()),
+            None => config(&folder),
+        };
+        let store = Store::open(config).await.unwrap();
+        Self { store, folder, cluster }
+    }
+    fn config(&self) -> StoreConfig {
+        match &self.cluster {
+            Some(cluster) => StoreConfig::postgres(cluster.url()),
+            None => config(&self.folder),
+        }
     }
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
         self.store.commit(transaction, NOW).await
@@ -83,9 +134,10 @@ impl Opened {
     /// Closes and opens again.
     async fn again(self) -> Self {
         self.store.close().await;
+        let config = self.config();
         drop(self.store);
-        let store = Store::open(config(&self.folder)).await.unwrap();
-        Self { store, folder: self.folder }
+        let store = Store::open(config).await.unwrap();
+        Self { store, folder: self.folder, cluster: self.cluster }
     }
 }
 

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vocabulary::UnixTime;
 
 use crate::apply::{self, Applied, Clock, Stop, int};
-use crate::engine::{Row, Trouble, Writing, binds, trouble};
+use crate::engine::{Commit, Reading, Row, Trouble, Writing, binds, trouble};
 use crate::error::CommitError;
-use crate::limits::{ANSWER_MAX, BODY_MAX, ENTRIES_MAX, GROUP_MAX, IDEMPOTENCY_KEY_MAX, MUTATIONS_MAX};
+use crate::limits::{ANSWER_MAX, BODY_MAX, ENTRIES_MAX, ENTRY_NAME_MAX, GROUP_MAX, IDEMPOTENCY_KEY_MAX, MUTATIONS_MAX};
 use crate::sql;
 use crate::transaction::{Committed, IdempotencyKey, Mutation, Transaction};
 
@@ -28,7 +28,7 @@ pub(crate) struct Request {
 /// The writer's own state.
 pub(crate) struct Writer {
     pub(crate) writing: Writing,
-    pub(crate) readers: sqlx::SqlitePool,
+    pub(crate) readers: Reading,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) close: watch::Receiver<bool>,
     pub(crate) latest: watch::Sender<u64>,
@@ -55,11 +55,21 @@ enum Fate {
     Deferred,
 }
 
-/// Why a whole group failed.
+/// Why a whole group failed. Nothing of it was applied, but for `Refused(Unknown)`.
 enum GroupError {
     Engine(sqlx::Error),
     Refused(CommitError),
 }
+
+impl GroupError {
+    /// Whether the same group may succeed when it is run again, on another connection.
+    fn passing(&self) -> bool {
+        matches!(self, Self::Engine(error) if matches!(trouble(error), Trouble::Away | Trouble::Again))
+    }
+}
+
+/// What each of a group is told; `None` waits for the next.
+type Outcomes = Vec<Option<Result<Committed, CommitError>>>;
 
 impl From<sqlx::Error> for GroupError {
     fn from(error: sqlx::Error) -> Self {
@@ -98,14 +108,14 @@ impl Writer {
         }
         // The last connection that closes empties the write-ahead log into the database: it must be one that may write.
         self.readers.close().await;
-        if let Err(error) = sqlx::Connection::close(self.writing.connection).await {
+        if let Err(error) = self.writing.close().await {
             tracing::warn!(%error, "the database was not closed cleanly; it recovers at the next start");
         }
     }
 
     /// Commits a group and answers; gives back what waits for the next one.
     async fn group(&mut self, requests: Vec<Request>) -> Vec<Request> {
-        match self.commit(&requests).await {
+        match self.patiently(&requests).await {
             Ok(outcomes) => {
                 let mut deferred = Vec::new();
                 for (request, outcome) in requests.into_iter().zip(outcomes) {
@@ -117,10 +127,25 @@ impl Writer {
                 deferred
             }
             Err(failure) => {
-                self.abandon().await;
                 self.failed(requests, failure).await;
                 Vec::new()
             }
+        }
+    }
+
+    /// Commits, and does so again when a server went away or two processes were in each other's way: nothing was applied then.
+    async fn patiently(&mut self, requests: &[Request]) -> Result<Outcomes, GroupError> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let failure = match self.commit(requests).await {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(failure) => failure,
+            };
+            self.writing.abandon().await;
+            if !failure.passing() || begun.elapsed() >= self.writing.patience() || self.writing.gave_up() {
+                return Err(failure);
+            }
+            tracing::warn!("a group of changes is committed again: the database went away before it was");
         }
     }
 
@@ -137,7 +162,7 @@ impl Writer {
             let result = match self.commit(std::slice::from_ref(&request)).await {
                 Ok(outcomes) => outcomes.into_iter().next().flatten().unwrap_or(Err(CommitError::Full)),
                 Err(failure) => {
-                    self.abandon().await;
+                    self.writing.abandon().await;
                     Err(public(failure))
                 }
             };
@@ -145,18 +170,11 @@ impl Writer {
         }
     }
 
-    /// Ends a transaction that failed, so that the next one can begin.
-    async fn abandon(&mut self) {
-        // SQLite may have rolled back by itself: then there is nothing to roll back, which is what is wanted.
-        if let Err(error) = self.writing.control("ROLLBACK").await {
-            tracing::debug!(%error, "nothing to roll back");
-        }
-    }
-
-    /// One database transaction for all. The outcome `None` waits for the next group.
-    async fn commit(&mut self, requests: &[Request]) -> Result<Vec<Option<Result<Committed, CommitError>>>, GroupError> {
-        self.writing.control("BEGIN IMMEDIATE").await?;
-        let mut high_water = *self.high_water.borrow();
+    /// One database transaction for all.
+    async fn commit(&mut self, requests: &[Request]) -> Result<Outcomes, GroupError> {
+        // What other processes committed is as much the past as what this one did.
+        let stored = self.writing.begin().await?;
+        let mut high_water = stored.unwrap_or(*self.high_water.borrow());
         let mut fates = Vec::with_capacity(requests.len());
         for request in requests {
             let clock = Clock { now: request.now, high_water };
@@ -169,21 +187,25 @@ impl Writer {
             fates.push(fate);
         }
         let (last, outcomes) = self.number(requests, fates, high_water).await?;
-        self.writing.control("COMMIT").await?;
+        match self.writing.commit().await {
+            Commit::Done => {}
+            Commit::Undone(error) => return Err(error.into()),
+            Commit::Unknown(error) => {
+                tracing::error!(%error, "the connection to the database broke while it committed, and it cannot be asked");
+                return Err(GroupError::Refused(CommitError::Unknown));
+            }
+        }
         self.high_water.send_replace(high_water);
         if let Some(last) = last {
-            self.latest.send_replace(last);
+            raise(&self.latest, last);
         }
         Ok(outcomes)
     }
 
     async fn savepoint(&mut self, transaction: &Transaction, clock: Clock) -> Result<Fate, GroupError> {
-        self.writing.control("SAVEPOINT one").await?;
+        self.writing.savepoint().await?;
         let fate = self.attempt(transaction, clock).await?;
-        if !matches!(fate, Fate::Applied(_)) {
-            self.writing.control("ROLLBACK TO one").await?;
-        }
-        self.writing.control("RELEASE one").await?;
+        self.writing.release(matches!(fate, Fate::Applied(_))).await?;
         Ok(fate)
     }
 
@@ -223,7 +245,7 @@ impl Writer {
         requests: &[Request],
         fates: Vec<Fate>,
         high_water: UnixTime,
-    ) -> Result<(Option<u64>, Vec<Option<Result<Committed, CommitError>>>), GroupError> {
+    ) -> Result<(Option<u64>, Outcomes), GroupError> {
         let (mut changes, mut entries) = (0_u64, 0_u64);
         for (fate, request) in fates.iter().zip(requests) {
             if let Fate::Applied(applied) = fate {
@@ -338,6 +360,20 @@ pub(crate) fn replay(numbers: &str, answer: Vec<u8>) -> Option<Committed> {
     Some(Committed { revisions, change_seq, audit_indexes, replayed: Some(answer) })
 }
 
+/// Whether the columns of an entry, which are written for the whole group, can be held: else it would take the others with it.
+fn entry_fits(entry: &audit::EncodedEntry) -> bool {
+    [&entry.action, &entry.resource_kind, &entry.resource].iter().all(|text| text.len() <= ENTRY_NAME_MAX && !text.contains('\0'))
+}
+
+/// Raises what is told to watchers; never back, for another process's change may be known already.
+pub(crate) fn raise(latest: &watch::Sender<u64>, to: u64) {
+    latest.send_if_modified(|latest| {
+        let higher = to > *latest;
+        *latest = to.max(*latest);
+        higher
+    });
+}
+
 fn reply(answer: oneshot::Sender<Result<Committed, CommitError>>, result: Result<Committed, CommitError>) {
     // Whoever asked may have gone away; what is committed stays committed.
     drop(answer.send(result));
@@ -349,7 +385,11 @@ fn public(failure: GroupError) -> CommitError {
         GroupError::Engine(error) => match trouble(&error) {
             Trouble::Full => CommitError::Full,
             Trouble::ReadOnly => CommitError::ReadOnly,
-            Trouble::Unique | Trouble::Corrupt | Trouble::NotADatabase | Trouble::Other => {
+            Trouble::Away | Trouble::Slow | Trouble::Again => {
+                tracing::error!(%error, "the database server did not do it");
+                CommitError::Unavailable
+            }
+            Trouble::Unique | Trouble::Corrupt | Trouble::NotADatabase | Trouble::Unstorable | Trouble::Other => {
                 tracing::error!(%error, "a commit failed");
                 CommitError::Engine(Arc::new(error))
             }
@@ -370,6 +410,8 @@ fn copy(error: &CommitError) -> CommitError {
         CommitError::KeyReused => CommitError::KeyReused,
         CommitError::Full => CommitError::Full,
         CommitError::ReadOnly => CommitError::ReadOnly,
+        CommitError::Unavailable => CommitError::Unavailable,
+        CommitError::Unknown => CommitError::Unknown,
         CommitError::Closed => CommitError::Closed,
     }
 }
@@ -382,6 +424,9 @@ pub(crate) fn validate(transaction: &Transaction) -> Result<(), CommitError> {
         limit("an entry in bytes", entry.body.len(), BODY_MAX)?;
         if !audit::leaf::matches(&entry.leaf, &entry.salt, &entry.body) {
             return Err(CommitError::Invalid("the leaf of an entry is not that of its salt and body"));
+        }
+        if !entry_fits(entry) {
+            return Err(CommitError::Invalid("an entry names what it is about in at most 2 KiB, without NUL characters"));
         }
     }
     for mutation in &transaction.mutations {

@@ -12,3 +12,5 @@ mod kill;
 mod life;
 #[cfg(test)]
 mod quickstart;
+#[cfg(test)]
+mod shared;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use control::{LocalNode, Server, ServerConfig};
+use control::{LocalNode, PostgresUrl, Server, ServerConfig, UrlError};
 use tokio_util::sync::CancellationToken;
 use vocabulary::{Labels, Profile};
 use vocabulary::plan::NodePlace;
@@ -67,6 +67,8 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
         profile: profile(args.profile.as_deref())?,
         admin: args.admin,
         passphrase,
+        database: database(&args.state)?,
+        objects: args.state.objects,
     };
     let mut server = Server::start(config).await.map_err(|error| CliError::new(1, chain(&error)))?;
     let ticket = server.take_ticket();
@@ -115,6 +117,21 @@ pub(crate) fn profile(text: Option<&str>) -> Result<Option<Profile>, CliError> {
         Some("production") => Ok(Some(Profile::Production)),
         Some(_) => Err(CliError::usage("--profile is `development` or `production`")),
     }
+}
+
+/// The database's URL. What was typed is not repeated: it may hold a password that does not belong there.
+pub(crate) fn database_url(state: &args::State) -> Result<Option<PostgresUrl>, CliError> {
+    let Some(text) = &state.database else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: UrlError| CliError::usage(format!("--database: {error}")))
+}
+
+/// The same with its password, if there is one.
+fn database(state: &args::State) -> Result<Option<PostgresUrl>, CliError> {
+    let Some(url) = database_url(state)? else { return Ok(None) };
+    Ok(Some(match &state.database_password_file {
+        Some(file) => url.with_password(prompt::secret_file(file)?),
+        None => url,
+    }))
 }
 
 fn passphrase(app: &App, args: &args::Server) -> Result<Zeroizing<String>, CliError> {

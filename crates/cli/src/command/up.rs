@@ -103,7 +103,7 @@ fn passphrase(app: &App, args: &Up, place: &Place) -> Result<Zeroizing<String>, 
     if let Some(path) = &args.passphrase_file {
         return prompt::secret_file(path);
     }
-    if place.server().join("state.db").exists() {
+    if place.server().join("state.db").exists() || args.state.database.is_some() && place.data.join("endpoints.json").exists() {
         return prompt::secret("Passphrase of the seal: ", app.no_input);
     }
     loop {
@@ -146,6 +146,13 @@ impl<'a> Supervisor<'a> {
         server.extend(flag("--local-region", args.region.to_string()));
         server.extend(flag("--local-jurisdiction", args.jurisdiction.to_string()));
         server.extend(args.addresses.host.iter().flat_map(|host| flag("--host", host.clone())));
+        let database = crate::command::server::database_url(&args.state)?;
+        server.extend(database.iter().flat_map(|url| flag("--database", url.to_string())));
+        for (name, path) in [("--database-password-file", &args.state.database_password_file), ("--objects", &args.state.objects)] {
+            if let Some(path) = path {
+                server.extend(flag(name, text(path)?));
+            }
+        }
         server.extend(args.profile.iter().flat_map(|profile| flag("--profile", profile.clone())));
         let mut node: Vec<String> = ["node", "run", "--supervised", "--stop-jobs"].map(str::to_owned).to_vec();
         node.extend(flag("--node-dir", text(&place.node())?));

@@ -69,8 +69,18 @@ pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow,
     match staged.place().await.map_err(blob_failure)? {
         Placed::Done => {}
         Placed::Differs(rival) => {
-            let _turn = holder.control.replacing(row.id).await;
-            match abandoned(holder, lease, row, below).await {
+            let mut turn = match holder.control.replacing(row.id).await {
+                Ok(turn) => turn,
+                Err(failure) => {
+                    discarded(rival.abort().await);
+                    return Err(failure);
+                }
+            };
+            let judged = match abandoned(holder, lease, row, below).await {
+                Ok(true) => turn.still().await.map(|()| true),
+                judged => judged,
+            };
+            match judged {
                 Ok(true) => rival.replace().await.map_err(blob_failure)?,
                 Ok(false) => {
                     discarded(rival.abort().await);
@@ -164,7 +174,7 @@ pub(crate) async fn set_root(
     let writers = control.store.writers(tenant, id, store::Page::after(epoch.saturating_sub(1), 1)).await.map_err(Failure::internal)?;
     let signer = writers.items.first().filter(|writer| writer.row.epoch == epoch).ok_or_else(|| invalid("its writer epoch is unknown"))?;
     record.verify(&VerifyingKey::from_bytes(signer.row.signer)).map_err(|error| invalid(&error.to_string()))?;
-    let _turn = control.replacing(id).await;
+    let mut turn = control.replacing(id).await?;
     let head = control.head(tenant, id).await?;
     let root = record.body();
     if root.tenant != tenant || root.volume != id || root.writer_epoch != epoch {
@@ -187,6 +197,7 @@ pub(crate) async fn set_root(
         Ok(()) => {}
         // A commit that lost the race, or broke off, left its record: the head decides, so it gives way.
         Err(BlobError::Differs(_)) => {
+            turn.still().await?;
             control.blobs.delete(&chain).await.map_err(blob_failure)?;
             let again = STANDARD.decode(&request.record).unwrap_or_default();
             control.blobs.put(&chain, again.into()).await.map_err(blob_failure)?;

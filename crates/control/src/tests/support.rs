@@ -52,6 +52,8 @@ fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> ServerConfig 
         profile: None,
         admin: "root-admin".parse().unwrap(),
         passphrase: Zeroizing::new("correct horse battery staple".to_owned()),
+        database: None,
+        objects: None,
     }
 }
 

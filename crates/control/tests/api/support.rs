@@ -30,6 +30,8 @@ pub(crate) fn config(folder: &Path) -> ServerConfig {
         profile: None,
         admin: "ada".parse().unwrap(),
         passphrase: Zeroizing::new(PASSPHRASE.to_owned()),
+        database: None,
+        objects: None,
     }
 }
 

@@ -37,9 +37,8 @@ pub(super) async fn put(writing: &mut Writing, put: &Put, changes: &mut Vec<Pend
             sql::RESOURCE_UPDATE
         }
     };
-    let row = writing.row(statement, binds).await.map_err(|error| match trouble(&error) {
-        Trouble::Unique => Stop::Conflict(Conflict::NameTaken),
-        Trouble::Full | Trouble::ReadOnly | Trouble::Corrupt | Trouble::NotADatabase | Trouble::Other => Stop::Engine(error),
+    let row = writing.row(statement, binds).await.map_err(|error| {
+        if trouble(&error) == Trouble::Unique { Stop::Conflict(Conflict::NameTaken) } else { Stop::from(error) }
     })?;
     match row {
         Some(row) => changed(key, row.number(0)?, false, changes),

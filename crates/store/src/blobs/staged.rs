@@ -29,7 +29,7 @@ impl std::fmt::Debug for Parts {
 impl Parts {
     pub(super) async fn begin(blobs: &Blobs, path: &BlobPath) -> Result<Self, BlobError> {
         let number = blobs.uploads.fetch_add(1, Ordering::Relaxed);
-        let temporary = BlobPath::own(format!("{UPLOADS}/{}-{number}", std::process::id()));
+        let temporary = BlobPath::own(format!("{UPLOADS}/{:016x}-{number}", blobs.process));
         let parts = blobs.store.put_multipart(&object(&temporary)).await.map_err(|error| classify(path, error))?;
         Ok(Self { blobs: blobs.clone(), parts, temporary, path: path.clone(), waiting: Vec::new(), waiting_bytes: 0 })
     }

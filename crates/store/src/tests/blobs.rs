@@ -224,3 +224,30 @@ async fn a_large_blob_streams_in_order() {
         assert_eq!(found, bytes[offset..]);
     }
 }
+
+#[tokio::test]
+async fn a_shared_folder_keeps_the_uploads_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = super::NOW;
+    let one = Blobs::shared(folder.path(), now).unwrap();
+    let bytes = Bytes::from_static(b"an image");
+    let mut upload = one.upload(&path("i/1"), sha256(&bytes), 8).await.unwrap();
+    upload.write(bytes.slice(..4)).await.unwrap();
+    // Another process opens the folder in the middle of it, and uploads too: their names differ.
+    let other = Blobs::shared(folder.path(), now).unwrap();
+    let mut second = other.upload(&path("i/2"), sha256(&bytes), 8).await.unwrap();
+    second.write(bytes.clone()).await.unwrap();
+    upload.write(bytes.slice(4..)).await.unwrap();
+    assert!(upload.finish().await.unwrap() && second.finish().await.unwrap());
+    assert_eq!(one.get(&path("i/2"), 8).await.unwrap(), other.get(&path("i/1"), 8).await.unwrap());
+    // What nobody can be writing any more is removed: `now` is a day after the file.
+    std::fs::write(folder.path().join("uploads/left"), b"half").unwrap();
+    let changed = std::fs::metadata(folder.path().join("uploads/left")).unwrap().modified().unwrap();
+    let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let changed = vocabulary::UnixTime::from_millis(u64::try_from(changed.as_millis()).unwrap());
+    let day = u64::try_from(crate::limits::UPLOAD_KEPT.as_millis()).unwrap();
+    Blobs::shared(folder.path(), changed.plus_millis(day - 1_000)).unwrap();
+    assert_eq!(files(folder.path()), ["i/1", "i/2", "uploads/left"]);
+    Blobs::shared(folder.path(), changed.plus_millis(day + 1)).unwrap();
+    assert_eq!(files(folder.path()), ["i/1", "i/2"]);
+}

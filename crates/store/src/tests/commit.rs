@@ -6,17 +6,18 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use vocabulary::{Name, PrincipalId, ProjectId, UnixTime};
 
-use super::{Body, NOW, Opened, body, entry, id, put, tenant};
+use super::{Body, NOW, Engine, Opened, body, entry, id, put, tenant};
 use crate::read::EntryFilter;
 use crate::{CommitError, Conflict, Expect, IdempotencyKey, Kind, Mutation, Page, Put, Transaction};
+
+both! { what_is_held_must_be_as_it_was_seen, a_resource_lives_through_its_revisions, names_are_unique_among_the_living_of_one_project, a_transaction_that_conflicts_leaves_nothing, concurrent_writers_get_numbers_without_holes_and_conflicts_abort_no_other, a_repeated_request_is_done_once, a_key_of_a_refused_request_stays_free, states_ends_and_positions_are_conditional, a_clock_that_goes_back_decides_nothing, a_wrong_clock_can_be_accepted_at_the_start, bad_transactions_are_refused_before_they_reach_the_database, pages_are_cut_and_say_so, entries_are_searched_both_ways, a_closed_store_says_so }
 
 fn conflict(error: &CommitError) -> &Conflict {
     error.conflict().unwrap_or_else(|| panic!("no conflict: {error:?}"))
 }
 
-#[tokio::test]
-async fn a_resource_lives_through_its_revisions() {
-    let opened = Opened::new().await;
+async fn a_resource_lives_through_its_revisions(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let (a, store) = (tenant(1), &opened.store);
     let committed = opened.commit(Transaction::new().with(put(a, 1, Expect::Absent)).entry(entry(a, 1))).await.unwrap();
     assert_eq!((committed.revisions.as_slice(), committed.change_seq, committed.audit_indexes.as_slice()), (&[1][..], 1, &[0][..]));
@@ -45,9 +46,8 @@ async fn a_resource_lives_through_its_revisions() {
     }
 }
 
-#[tokio::test]
-async fn names_are_unique_among_the_living_of_one_project() {
-    let opened = Opened::new().await;
+async fn names_are_unique_among_the_living_of_one_project(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let (a, b) = (tenant(1), tenant(2));
     let name: Name = "data".parse().unwrap();
     let project = ProjectId::from_bytes(id(9));
@@ -66,9 +66,8 @@ async fn names_are_unique_among_the_living_of_one_project() {
     assert_eq!(opened.store.find(a, Kind::JOB, None, &name).await.unwrap().unwrap().id, id(5));
 }
 
-#[tokio::test]
-async fn a_transaction_that_conflicts_leaves_nothing() {
-    let opened = Opened::new().await;
+async fn a_transaction_that_conflicts_leaves_nothing(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     opened.commit(Transaction::new().with(put(a, 1, Expect::Absent))).await.unwrap();
     let transaction =
@@ -81,9 +80,8 @@ async fn a_transaction_that_conflicts_leaves_nothing() {
     assert_eq!((opened.store.entry_count().await.unwrap(), opened.store.latest_change()), (0, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_writers_get_numbers_without_holes_and_conflicts_abort_no_other() {
-    let opened = Arc::new(Opened::new().await);
+async fn concurrent_writers_get_numbers_without_holes_and_conflicts_abort_no_other(engine: Engine) {
+    let opened = Arc::new(Opened::on(engine).await);
     let mut tasks = JoinSet::new();
     for task in 0..32_u64 {
         let opened = Arc::clone(&opened);
@@ -144,9 +142,8 @@ fn keyed(number: u64, hash: u8) -> Transaction {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_is_done_once() {
-    let opened = Arc::new(Opened::new().await);
+async fn a_repeated_request_is_done_once(engine: Engine) {
+    let opened = Arc::new(Opened::on(engine).await);
     let mut tasks = JoinSet::new();
     for number in 1..=32 {
         let opened = Arc::clone(&opened);
@@ -171,17 +168,15 @@ async fn a_repeated_request_is_done_once() {
     assert_eq!(replay(tenant(2), &[1; 32]).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_key_of_a_refused_request_stays_free() {
-    let opened = Opened::new().await;
+async fn a_key_of_a_refused_request_stays_free(engine: Engine) {
+    let opened = Opened::on(engine).await;
     opened.commit(Transaction::new().with(put(tenant(1), 1, Expect::Absent))).await.unwrap();
     assert!(opened.commit(keyed(1, 1)).await.is_err());
     assert_eq!(opened.commit(keyed(2, 1)).await.unwrap().replayed, None);
 }
 
-#[tokio::test]
-async fn states_ends_and_positions_are_conditional() {
-    let opened = Opened::new().await;
+async fn states_ends_and_positions_are_conditional(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     let end = NOW.plus_millis(1000);
     let lease = Put::json(a, Kind::RUN_LEASE, id(1), Expect::Absent, &body("lease")).unwrap().state("active").until(end);
@@ -208,9 +203,8 @@ async fn states_ends_and_positions_are_conditional() {
     assert_eq!(opened.store.position(tenant(2), Kind::JOB, id(1)).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn what_is_held_must_be_as_it_was_seen() {
-    let opened = Opened::new().await;
+async fn what_is_held_must_be_as_it_was_seen(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     opened.commit(Transaction::new().with(put(a, 1, Expect::Absent))).await.unwrap();
     let hold = |tenant, n, revision| Mutation::Hold { tenant, kind: Kind::JOB, id: id(n), revision };
@@ -233,9 +227,8 @@ async fn what_is_held_must_be_as_it_was_seen() {
     assert_eq!(opened.store.get(a, Kind::JOB, id(2)).await.unwrap().unwrap().revision, 1);
 }
 
-#[tokio::test]
-async fn a_clock_that_goes_back_decides_nothing() {
-    let opened = Opened::new().await;
+async fn a_clock_that_goes_back_decides_nothing(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     let later = NOW.plus_millis(3_600_000);
     opened.store.commit(Transaction::new().with(put(a, 1, Expect::Absent)), later).await.unwrap();
@@ -255,22 +248,20 @@ async fn a_clock_that_goes_back_decides_nothing() {
     assert_eq!(opened.store.high_water(), NOW);
 }
 
-#[tokio::test]
-async fn a_wrong_clock_can_be_accepted_at_the_start() {
-    let opened = Opened::new().await;
+async fn a_wrong_clock_can_be_accepted_at_the_start(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let far = UnixTime::from_millis(9_999_999_999_999);
     opened.store.commit(Transaction::new().with(put(tenant(1), 1, Expect::Absent)), far).await.unwrap();
     opened.store.close().await;
-    let mut config = super::config(&opened.folder);
+    let mut config = opened.config();
     config.accept_clock = Some(NOW);
     drop(opened.store);
     let store = crate::Store::open(config).await.unwrap();
     assert_eq!(store.clock_behind(NOW), None);
 }
 
-#[tokio::test]
-async fn bad_transactions_are_refused_before_they_reach_the_database() {
-    let opened = Opened::new().await;
+async fn bad_transactions_are_refused_before_they_reach_the_database(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     let mut forged = entry(a, 1);
     forged.body.push(b' ');
@@ -298,9 +289,8 @@ async fn bad_transactions_are_refused_before_they_reach_the_database() {
     assert_eq!(opened.store.latest_change(), 0);
 }
 
-#[tokio::test]
-async fn pages_are_cut_and_say_so() {
-    let opened = Opened::new().await;
+async fn pages_are_cut_and_say_so(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     let all = (1..=1500).fold(Transaction::new(), |tx, number| tx.with(put(a, number, Expect::Absent)));
     opened.commit(all).await.unwrap();
@@ -315,9 +305,8 @@ async fn pages_are_cut_and_say_so() {
     assert_eq!(opened.store.list(a, Kind::JOB, Page::first(0)).await.unwrap().items.len(), 1);
 }
 
-#[tokio::test]
-async fn entries_are_searched_both_ways() {
-    let opened = Opened::new().await;
+async fn entries_are_searched_both_ways(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let a = tenant(1);
     for number in 0..10 {
         let owner = if number % 2 == 0 { a } else { tenant(2) };
@@ -338,9 +327,8 @@ async fn entries_are_searched_both_ways() {
     assert_eq!(opened.store.entry(tenant(2), 4).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_closed_store_says_so() {
-    let opened = Opened::new().await;
+async fn a_closed_store_says_so(engine: Engine) {
+    let opened = Opened::on(engine).await;
     opened.store.close().await;
     let error = opened.commit(Transaction::new().with(put(tenant(1), 1, Expect::Absent))).await.unwrap_err();
     assert!(matches!(error, CommitError::Closed));

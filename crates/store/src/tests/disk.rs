@@ -25,6 +25,12 @@ async fn fill(store: &Store, from: u64) -> u64 {
     panic!("never full")
 }
 
+/// Limits the file.
+fn pages(config: &mut StoreConfig, most: u32) {
+    let crate::Database::Sqlite(file) = &mut config.database else { panic!("not a file") };
+    file.pages_max = Some(most);
+}
+
 async fn holds(store: &Store, count: u64) {
     let listed = store.list(tenant(1), Kind::JOB, Page::default()).await.unwrap();
     assert_eq!(listed.items.len() as u64, count);
@@ -36,7 +42,7 @@ async fn holds(store: &Store, count: u64) {
 async fn a_database_at_its_limit_refuses_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let mut limited = config(&folder);
-    limited.pages_max = Some(300);
+    pages(&mut limited, 300);
     let store = Store::open(limited.clone()).await.unwrap();
     let count = fill(&store, 0).await;
     assert!(count > 10);
@@ -49,7 +55,7 @@ async fn a_database_at_its_limit_refuses_and_recovers() {
     holds(&store, count).await;
     store.close().await;
     drop(store);
-    limited.pages_max = Some(3000);
+    pages(&mut limited, 3000);
     let store = Store::open(limited).await.unwrap();
     holds(&store, count).await;
     store.commit(big(count), NOW).await.unwrap();

@@ -10,10 +10,12 @@ use tokio::task::JoinSet;
 use super::{NOW, Seeded, entry, id, put, tenant};
 use crate::{Expect, Kind, Mutation, Page, Store, StoreConfig, Transaction};
 
-/// Tells the child where to write; nobody else is the child.
-const FOLDER: &str = "SWARM_STORE_KILL_FOLDER";
+/// Tells the child where to write, a folder or a URL; nobody else is the child.
+const PLACE: &str = "SWARM_STORE_KILL_PLACE";
 const WRITERS: u64 = 8;
 const ROUNDS: u64 = 24;
+/// Fewer where each round asks a server.
+const ROUNDS_SERVER: u64 = 8;
 
 /// One writer's next transaction: two resources, their position, and the entry that names the first.
 fn transaction(writer: u64, round: u64) -> Transaction {
@@ -32,10 +34,10 @@ fn transaction(writer: u64, round: u64) -> Transaction {
 #[ignore = "is killed by `nothing_acknowledged_is_lost`, which starts it"]
 fn child() {
     #[expect(clippy::disallowed_methods, reason = "how a test's child knows that it is one")]
-    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let Ok(place) = std::env::var(PLACE) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = Store::open(StoreConfig::new(Path::new(&folder).join("swarm.db"))).await.unwrap();
+        let store = Store::open(at(&place)).await.unwrap();
         say("open");
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
@@ -53,6 +55,14 @@ fn child() {
     });
 }
 
+/// The store in a folder or behind a URL.
+fn at(place: &str) -> StoreConfig {
+    match place.parse() {
+        Ok(url) => StoreConfig::postgres(url),
+        Err(_) => StoreConfig::new(Path::new(place).join("swarm.db")),
+    }
+}
+
 /// One line in one write: a killed child leaves none cut in two but the last.
 fn say(line: &str) {
     std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
@@ -62,15 +72,25 @@ fn say(line: &str) {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let folder = tempfile::tempdir().unwrap();
+    killed(folder.path().to_str().unwrap(), ROUNDS);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_on_a_server() {
+    let cluster = super::cluster::Cluster::start();
+    killed(&cluster.url_of("swarm"), ROUNDS_SERVER);
+}
+
+fn killed(place: &str, rounds: u64) {
     let mut seeded = Seeded(0x5eed);
     let mut acknowledged: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // Killed after so many acknowledgements; the first ones in the middle of making the database.
         let after = if round < 3 { round } else { seeded.below(60) };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["tests::kill::child", "--exact", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
+            .env(PLACE, place)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -90,9 +110,9 @@ fn nothing_acknowledged_is_lost() {
             note(&line, &mut acknowledged);
             line.clear();
         }
-        runtime.block_on(check(folder.path(), &acknowledged));
+        runtime.block_on(check(place, &acknowledged));
     }
-    assert!(acknowledged.len() > 200, "only {} acknowledged", acknowledged.len());
+    assert!(acknowledged.len() as u64 > rounds * 8, "only {} acknowledged", acknowledged.len());
 }
 
 /// Takes an acknowledgement down; a line that was cut by the kill was not heard.
@@ -104,8 +124,8 @@ fn note(line: &str, acknowledged: &mut BTreeMap<(u64, u64), (u64, u64)>) -> bool
     true
 }
 
-async fn check(folder: &Path, acknowledged: &BTreeMap<(u64, u64), (u64, u64)>) {
-    let store = Store::open(StoreConfig::new(folder.join("swarm.db"))).await.unwrap();
+async fn check(place: &str, acknowledged: &BTreeMap<(u64, u64), (u64, u64)>) {
+    let store = Store::open(at(place)).await.unwrap();
     let mut total = 0;
     for writer in 0..WRITERS {
         let a = tenant(writer);

@@ -13,6 +13,12 @@ use crate::{Expect, Kind, OpenError, Page, Put, Store, StoreConfig, Transaction}
 /// The database that version 1 of the schema left, made by `golden_database` below.
 const GOLDEN: &[u8] = include_bytes!("../../testdata/version-1.db");
 
+/// The file.
+fn path(config: &StoreConfig) -> &Path {
+    let crate::Database::Sqlite(file) = &config.database else { panic!("not a file") };
+    &file.path
+}
+
 async fn bare(path: &Path) -> SqliteConnection {
     SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
 }
@@ -70,7 +76,7 @@ async fn the_database_of_version_1_opens_with_everything_in_it() {
         let rows = sqlx::query_scalar::<_, String>(select).fetch_all(&mut bare(path).await).await.unwrap();
         rows.join("\n")
     };
-    assert_eq!(schema(&config(&folder).path).await, schema(&config(&new.folder).path).await);
+    assert_eq!(schema(path(&config(&folder))).await, schema(path(&config(&new.folder))).await);
 }
 
 /// Makes `testdata/version-1.db`; run by hand, once per version of the schema.
@@ -78,7 +84,7 @@ async fn the_database_of_version_1_opens_with_everything_in_it() {
 #[ignore = "writes the golden database of the present schema"]
 async fn golden_database() {
     let folder = tempfile::tempdir().unwrap();
-    let path = config(&folder).path;
+    let path = path(&config(&folder)).to_owned();
     // Small pages make a small file.
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let options = options.page_size(512).journal_mode(SqliteJournalMode::Wal);
@@ -92,12 +98,12 @@ async fn golden_database() {
 #[tokio::test]
 async fn a_newer_database_is_refused_and_left_alone() {
     let (_folder, config) = some().await;
-    change(&config.path, "INSERT INTO schema_version (version, applied) VALUES (99, 0)").await;
-    let before = std::fs::read(&config.path).unwrap();
+    change(path(&config), "INSERT INTO schema_version (version, applied) VALUES (99, 0)").await;
+    let before = std::fs::read(path(&config)).unwrap();
     let error = Store::open(config.clone()).await.unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 99, known: 1 }), "{error:?}");
     assert!(error.to_string().contains("start the newer version"));
-    assert_eq!(std::fs::read(&config.path).unwrap(), before);
+    assert_eq!(std::fs::read(path(&config)).unwrap(), before);
 }
 
 #[tokio::test]
@@ -105,27 +111,27 @@ async fn foreign_files_are_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder);
     for garbage in [&b"#!/bin/sh\necho this is no database at all\n"[..], &[0; 4096], &[0xff; 100_000]] {
-        std::fs::write(&config.path, garbage).unwrap();
+        std::fs::write(path(&config), garbage).unwrap();
         let error = Store::open(config.clone()).await.unwrap_err();
         assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
-        assert_eq!(std::fs::read(&config.path).unwrap(), garbage);
+        assert_eq!(std::fs::read(path(&config)).unwrap(), garbage);
     }
-    std::fs::remove_file(&config.path).unwrap();
-    change(&config.path, "CREATE TABLE notes (text TEXT)").await;
+    std::fs::remove_file(path(&config)).unwrap();
+    change(path(&config), "CREATE TABLE notes (text TEXT)").await;
     let error = Store::open(config.clone()).await.unwrap_err();
     assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
     // Too short for anything.
-    std::fs::write(&config.path, b"SQLite").unwrap();
+    std::fs::write(path(&config), b"SQLite").unwrap();
     assert!(matches!(Store::open(config).await, Err(OpenError::Corrupt { .. })));
 }
 
 #[tokio::test]
 async fn damage_is_found_before_anything_is_served() {
     let (_folder, config) = some().await;
-    let whole = std::fs::read(&config.path).unwrap();
+    let whole = std::fs::read(path(&config)).unwrap();
     // Cut anywhere.
     for length in [50, 99, 100, 4096, 5000, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
-        put_back(&config.path, &whole[..length]);
+        put_back(path(&config), &whole[..length]);
         let error = Store::open(config.clone()).await.unwrap_err();
         assert!(matches!(error, OpenError::Corrupt { .. }), "cut to {length}: {error:?}");
         assert!(error.to_string().contains("restore the newest backup"));
@@ -133,8 +139,8 @@ async fn damage_is_found_before_anything_is_served() {
     // Overwritten pages: the header's own fields, the root of the schema, pages in the middle.
     let mut found = 0;
     for page in 0..(whole.len() / 4096).min(40) {
-        put_back(&config.path, &whole);
-        let mut file = std::fs::OpenOptions::new().write(true).open(&config.path).unwrap();
+        put_back(path(&config), &whole);
+        let mut file = std::fs::OpenOptions::new().write(true).open(path(&config)).unwrap();
         file.seek(SeekFrom::Start(page as u64 * 4096 + if page == 0 { 100 } else { 0 })).unwrap();
         file.write_all(&[0xa5; 2000]).unwrap();
         drop(file);
@@ -150,7 +156,7 @@ async fn damage_is_found_before_anything_is_served() {
         }
     }
     assert!(found > 10, "only {found} pages");
-    put_back(&config.path, &whole);
+    put_back(path(&config), &whole);
     assert_eq!(Store::open(config).await.unwrap().list(tenant(1), Kind::JOB, Page::default()).await.unwrap().items.len(), 300);
 }
 
@@ -163,7 +169,7 @@ async fn rows_that_contradict_the_counters_are_refused() {
         "DELETE FROM counter WHERE name = 'clock'",
     ] {
         let (_folder, config) = some().await;
-        change(&config.path, statement).await;
+        change(path(&config), statement).await;
         let error = Store::open(config).await.unwrap_err();
         assert!(matches!(error, OpenError::Contradiction { .. }), "{statement}: {error:?}");
     }
@@ -185,7 +191,7 @@ async fn one_process_owns_the_file_and_nobody_else_reads_it() {
 #[tokio::test]
 async fn rows_of_a_wrong_type_are_refused_by_the_tables_themselves() {
     let (_folder, config) = some().await;
-    let mut connection = bare(&config.path).await;
+    let mut connection = bare(path(&config)).await;
     for statement in [
         "INSERT INTO counter (name, value) VALUES ('x', 'text')",
         "UPDATE resource SET deleted = 2",

@@ -7,10 +7,12 @@ use tokio::task::JoinSet;
 use vocabulary::{ControlId, Name};
 
 use super::world::{self, CONTROL, KEY, PERSON, PRINCIPAL, SOON, STEP_UP, TICKET, TOKEN, VOLUME, head};
-use super::{NOW, Opened, id, put, tenant};
+use super::{NOW, Engine, Opened, id, put, tenant};
 use crate::{
     CommitError, Conflict, DelaySubject, Expect, Hashed, Kind, Mutation, TotpRow, Transaction,
 };
+
+both! { exactly_one_wins, counts_lose_nothing, a_step_up_serves_only_its_own_request_person_and_time, tokens_end_once_and_for_all, login_delays_grow_by_turns_and_end_with_a_success, a_fenced_publisher_publishes_nothing, keys_and_heads_go_only_where_they_may }
 
 const A: vocabulary::TenantId = vocabulary::TenantId::from_bytes([0xaa; 16]);
 
@@ -33,9 +35,8 @@ async fn race(opened: &Arc<Opened>, make: impl Fn(u64) -> Transaction) -> Vec<Co
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn exactly_one_wins() {
-    let opened = Arc::new(Opened::new().await);
+async fn exactly_one_wins(engine: Engine) {
+    let opened = Arc::new(Opened::on(engine).await);
     let one = |mutation: Mutation| Transaction::new().with(mutation);
     let commit = async |mutation: Mutation| opened.commit(Transaction::new().with(mutation)).await.unwrap();
     let all = |losers: Vec<Conflict>, what: Conflict| assert!(losers.iter().all(|told| *told == what), "{losers:?}");
@@ -100,9 +101,8 @@ async fn exactly_one_wins() {
     all(race(&opened, refusals).await, Conflict::Spent);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn counts_lose_nothing() {
-    let opened = Arc::new(Opened::new().await);
+async fn counts_lose_nothing(engine: Engine) {
+    let opened = Arc::new(Opened::on(engine).await);
     let mut tasks = JoinSet::new();
     for _ in 0..32 {
         let opened = Arc::clone(&opened);
@@ -118,9 +118,8 @@ async fn counts_lose_nothing() {
     assert!(yields.into_iter().eq((1..=32).map(|n| vec![n * 2 - 1, n * 2, n])));
 }
 
-#[tokio::test]
-async fn a_step_up_serves_only_its_own_request_person_and_time() {
-    let opened = Opened::new().await;
+async fn a_step_up_serves_only_its_own_request_person_and_time(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let consume = |tenant, principal, hash| {
         Transaction::new().with(Mutation::ConsumeStepUp { tenant, id: STEP_UP, principal, request_hash: [hash; 32] })
     };
@@ -146,9 +145,8 @@ async fn a_step_up_serves_only_its_own_request_person_and_time() {
     spent(consume(A, PRINCIPAL, 3), NOW.plus_millis(59_000)).await;
 }
 
-#[tokio::test]
-async fn tokens_end_once_and_for_all() {
-    let opened = Opened::new().await;
+async fn tokens_end_once_and_for_all(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let commit = async |mutation: Mutation, at| opened.store.commit(Transaction::new().with(mutation), at).await;
     for id in [TOKEN, TICKET] {
         commit(Mutation::PutToken(world::token(A, id)), NOW).await.unwrap();
@@ -163,9 +161,8 @@ async fn tokens_end_once_and_for_all() {
     assert!(live.is_live(NOW) && !live.is_live(SOON));
 }
 
-#[tokio::test]
-async fn login_delays_grow_by_turns_and_end_with_a_success() {
-    let opened = Opened::new().await;
+async fn login_delays_grow_by_turns_and_end_with_a_success(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let subject = DelaySubject::Person(PERSON);
     let turn = || Mutation::TakeLoginTurn { subject: DelaySubject::Person(PERSON), delays_ms: vec![0, 100, 1000] };
     let at = async |mutation: Mutation, after| opened.store.commit(Transaction::new().with(mutation), NOW.plus_millis(after)).await;
@@ -182,9 +179,8 @@ async fn login_delays_grow_by_turns_and_end_with_a_success() {
     assert_eq!(at(turn(), 2100).await.unwrap().revisions, [1]);
 }
 
-#[tokio::test]
-async fn a_fenced_publisher_publishes_nothing() {
-    let opened = Opened::new().await;
+async fn a_fenced_publisher_publishes_nothing(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let commit = async |mutation: Mutation, at| opened.store.commit(Transaction::new().with(mutation), at).await;
     let publish = |token, size, root| Mutation::Publish { token, size, root: [root; 32], checkpoint: vec![1] };
     let other = ControlId::from_bytes([9; 16]);
@@ -206,9 +202,8 @@ async fn a_fenced_publisher_publishes_nothing() {
     commit(publish(2, 6, 3), SOON).await.unwrap();
 }
 
-#[tokio::test]
-async fn keys_and_heads_go_only_where_they_may() {
-    let opened = Opened::new().await;
+async fn keys_and_heads_go_only_where_they_may(engine: Engine) {
+    let opened = Opened::on(engine).await;
     let commit = async |mutation: Mutation| opened.commit(Transaction::new().with(mutation)).await;
     let mut empty = world::key(A, 1, 1);
     empty.wrapped = None;

@@ -28,7 +28,7 @@ const TABLES: [(&str, &str); 10] = [
 async fn dump(writing: &mut Writing, tenant: &[u8]) -> BTreeMap<&'static str, Vec<String>> {
     let mut tables = BTreeMap::new();
     for (table, select) in TABLES {
-        let rows = sqlx::query(select).bind(tenant).fetch_all(&mut writing.connection).await.unwrap();
+        let rows = sqlx::query(select).bind(tenant).fetch_all(writing.file().unwrap()).await.unwrap();
         let text = |row: &sqlx::sqlite::SqliteRow| {
             (0..row.len()).fold(String::new(), |mut text, column| {
                 if let Ok(bytes) = row.try_get::<Option<Vec<u8>>, _>(column) {
@@ -58,7 +58,7 @@ async fn ran(a: vocabulary::TenantId) -> (Vec<Ran>, Writing, tempfile::TempDir) 
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(opened.folder.path().join("swarm.db"));
     let connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let seen = seen.lock().unwrap().clone();
-    (seen, Writing { connection, recorder: Recorder::default() }, opened.folder)
+    (seen, Writing::sqlite(connection, Recorder::default()), opened.folder)
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn each_statement_bound_with_another_tenant_touches_nothing() {
         }
         let mut swapped = binds.clone();
         swapped[0] = Bind::from(b.as_bytes());
-        writing.control("BEGIN").await.unwrap();
+        writing.begin().await.unwrap();
         let rows = writing.rows(*statement, swapped).await;
         match &rows {
             // A sum over no rows is one row, of nothing.
@@ -94,7 +94,7 @@ async fn each_statement_bound_with_another_tenant_touches_nothing() {
             Err(error) => assert!(statement.text.starts_with("INSERT"), "{}: {error}", statement.name),
         }
         assert_eq!(dump(&mut writing, a.as_bytes()).await, before, "{}", statement.name);
-        writing.control("ROLLBACK").await.unwrap();
+        writing.abandon().await;
     }
     let all: BTreeSet<&str> = ALL.iter().map(|statement| statement.name).collect();
     assert_eq!(all.difference(&run).collect::<Vec<_>>(), Vec::<&&str>::new(), "statements that nothing ran");

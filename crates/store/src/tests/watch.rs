@@ -5,12 +5,13 @@ use std::sync::Arc;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
-use super::{Opened, id, put, tenant};
+use super::{Engine, Opened, id, put, tenant};
 use crate::{Expect, Kind, Mutation, Transaction, WatchError};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn followers_see_every_change_in_order_while_writers_write() {
-    let opened = Arc::new(Opened::new().await);
+both! { followers_see_every_change_in_order_while_writers_write, a_follower_from_before_what_was_forgotten_is_told, following_ends_with_the_store }
+
+async fn followers_see_every_change_in_order_while_writers_write(engine: Engine) {
+    let opened = Arc::new(Opened::on(engine).await);
     opened.commit(Transaction::new().with(put(tenant(9), 1, Expect::Absent))).await.unwrap();
     let mut followers = JoinSet::new();
     for since in [0, 0, 1] {
@@ -39,9 +40,8 @@ async fn followers_see_every_change_in_order_while_writers_write() {
     assert_eq!((last.kind.as_str(), last.revision, last.deleted), ("job", 2, false));
 }
 
-#[tokio::test]
-async fn a_follower_from_before_what_was_forgotten_is_told() {
-    let opened = Opened::new().await;
+async fn a_follower_from_before_what_was_forgotten_is_told(engine: Engine) {
+    let opened = Opened::on(engine).await;
     for number in 1..=5 {
         opened.commit(Transaction::new().with(put(tenant(1), number, Expect::Absent))).await.unwrap();
     }
@@ -59,9 +59,8 @@ async fn a_follower_from_before_what_was_forgotten_is_told() {
     assert_eq!(opened.store.latest_change(), 5);
 }
 
-#[tokio::test]
-async fn following_ends_with_the_store() {
-    let opened = Opened::new().await;
+async fn following_ends_with_the_store(engine: Engine) {
+    let opened = Opened::on(engine).await;
     opened.commit(Transaction::new().with(put(tenant(1), 1, Expect::Absent))).await.unwrap();
     let mut watch = Box::pin(opened.store.watch(0));
     assert_eq!(watch.next().await.unwrap().unwrap().kind, Kind::JOB.as_str());
