@@ -8,6 +8,9 @@ use anyhow::Context as _;
 /// A package, the file by which we know that it is there, and what it is for.
 type Package = (&'static str, &'static str, &'static str);
 
+/// The database's package.
+const POSTGRESQL: &str = "postgresql-15";
+
 /// What building and testing need.
 const PACKAGES: &[Package] = &[
     ("build-essential", "/usr/bin/g++", "compiles the C of aws-lc, SQLite, libbpf and BLAKE3"),
@@ -23,7 +26,7 @@ const PACKAGES: &[Package] = &[
     ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),
     ("procps", "/bin/ps", "the tests look for what was left running"),
     ("bsdutils", "/usr/bin/script", "the terminal in which a test types the quick start"),
-    ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres", "the database that the tests start as its own user, and stop"),
+    (POSTGRESQL, "/usr/lib/postgresql/15/bin/postgres", "the database that the tests start as its own user, and stop"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
     ("runc", "/usr/sbin/runc", "the tests run every job under it too; the peer of the job-start measurement"),
     ("crun", "/usr/bin/crun", "the same"),
@@ -95,11 +98,38 @@ fn debian(packages: &[Package]) -> anyhow::Result<()> {
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(missing.iter().map(|(name, ..)| *name));
     println!("$ apt-get {}", arguments.join(" "));
-    let status = Command::new("apt-get").args(&arguments).env("DEBIAN_FRONTEND", "noninteractive").status().context("apt-get")?;
+    let no_cluster = missing.iter().any(|(name, ..)| *name == POSTGRESQL).then(NoCluster::begin).transpose()?;
+    let status = Command::new("apt-get").args(&arguments).env("DEBIAN_FRONTEND", "noninteractive").status().context("apt-get");
+    if let Some(no_cluster) = no_cluster {
+        no_cluster.end()?;
+    }
+    let status = status?;
     anyhow::ensure!(status.success(), "apt-get failed: {status}");
     let still: Vec<_> = missing.iter().filter(|(_, file, _)| !Path::new(file).exists()).map(|(name, file, _)| format!("{name} ({file})")).collect();
     anyhow::ensure!(still.is_empty(), "apt-get says that it succeeded, and these are still not there: {}", still.join(", "));
     Ok(())
+}
+
+/// Debian's package makes a cluster of its own and starts it as a service, which nothing here uses. As long as this
+/// setting lies there, it makes none; afterwards it goes, so that whoever installs a server for themselves finds Debian's
+/// behaviour.
+struct NoCluster;
+
+impl NoCluster {
+    /// The folder that Debian's `createcluster.conf` includes.
+    const FOLDER: &'static str = "/etc/postgresql-common/createcluster.d";
+    const FILE: &'static str = "/etc/postgresql-common/createcluster.d/swarm-setup.conf";
+
+    fn begin() -> anyhow::Result<Self> {
+        println!("setup: {POSTGRESQL} makes no cluster and starts no service ({} until it is installed)", Self::FILE);
+        std::fs::create_dir_all(Self::FOLDER).context(Self::FOLDER)?;
+        std::fs::write(Self::FILE, "create_main_cluster = false\n").context(Self::FILE)?;
+        Ok(Self)
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        std::fs::remove_file(Self::FILE).context(Self::FILE)
+    }
 }
 
 /// Unpacks Debian's kernel for guests into `target/guest/`; it is not installed.

@@ -64,7 +64,7 @@ async fn round(control: &Control, memory: &mut Memory) -> Result<(), Failed> {
     let now = clock::now();
     let publisher = control.store.publisher().await?.filter(|publisher| !publisher.checkpoint.is_empty());
     if !memory.compared {
-        compare(control, publisher.as_ref()).await?;
+        compare(control).await?;
         memory.compared = true;
     }
     if matches!(control.witnesses.guard(), Guard::Closed(_)) {
@@ -149,7 +149,7 @@ fn may_open(control: &Control, memory: &Memory, active: &Active) {
 
 /// Compares the database with the cosigned checkpoint that lies beside the tiles: where the database alone was restored, that
 /// copy is enough to see it, whatever witnesses say.
-async fn compare(control: &Control, publisher: Option<&Publisher>) -> Result<(), Failed> {
+async fn compare(control: &Control) -> Result<(), Failed> {
     let bytes = match control.blobs.get(&copy_path()?, NOTE_MAX).await {
         Ok(bytes) => bytes,
         Err(store::BlobError::Absent(_)) => return Ok(()),
@@ -157,6 +157,8 @@ async fn compare(control: &Control, publisher: Option<&Publisher>) -> Result<(),
     };
     let key = verifier_of(&control.log, KeyKind::Ed25519)?;
     let (seen, _) = Checkpoint::verify(&Note::parse(&bytes)?, &key, &[]).map_err(|error| format!("the cosigned checkpoint beside the tiles: {error}"))?;
+    // After the copy: another control plane may have published and settled while this one began.
+    let publisher = control.store.publisher().await?;
     let (size, root) = publisher.map_or((0, None), |publisher| (publisher.size, publisher.root));
     if let Some(why) = against(control, &seen, size, root).await? {
         control.witnesses.close(format!("the cosigned checkpoint beside the tiles: {why}"));
