@@ -126,6 +126,12 @@ pub fn due(job: &JobRow, now: UnixTime) -> Option<Ending> {
         Silence::Over { exit, .. } => Some(Ending { exit, without_statement: "its node was lost" }),
     };
     let Some(ended) = &attempt.ended else { return silent };
+    // A node signs what it read back of a sandbox. Where none stood there is nothing to wait for: its report alone says why.
+    let before = |exit: &&Exit| matches!(exit.reason, ExitReason::Image | ExitReason::Input | ExitReason::Create);
+    let unmade = attempt.report.isolation.is_none() && ended.report.isolation.is_none();
+    if let Some(exit) = ended.report.exit.as_ref().filter(before).filter(|_| unmade) {
+        return Some(Ending { exit: exit.clone(), without_statement: "no sandbox was made, so there is nothing that its node could state" });
+    }
     // What the node said counts, also where it fell silent before its statement.
     let waited = now.since(ended.heard).is_some_and(|waited| waited >= STATEMENT_GRACE_MS);
     let exit = ended.report.exit.clone()?;

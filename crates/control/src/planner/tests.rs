@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::limits::CLOCK_SKEW_MS;
+use crate::limits::{CLOCK_SKEW_MS, STATEMENT_GRACE_MS};
+use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{JobLimits, Placement, RESTARTS_DEFAULT, RUN_LEASE_DEFAULT_MS};
 use vocabulary::label::Jurisdictions;
 use vocabulary::plan::{NodeFacts, NodePlace};
@@ -165,6 +166,33 @@ fn a_silent_attempt_is_over_only_after_lease_and_skew() {
     assert_eq!(silence(&job, attempt, UnixTime::from_millis(end.millis() - 1)), Silence::Wait);
     let Silence::Over { exit, again } = silence(&job, attempt, end) else { panic!("not over") };
     assert_eq!((exit.reason, again), (ExitReason::NodeLost, true));
+}
+
+#[test]
+fn an_end_without_a_sandbox_waits_for_no_statement() {
+    let mut job = job(JobState::Opening, 1);
+    let exit = Exit {
+        reason: ExitReason::Create,
+        code: None,
+        signal: None,
+        detail: "no".into(),
+        oom_kills: 0,
+        peak_memory_bytes: None,
+        cpu_ms: None,
+        started: None,
+        ended: NOW,
+    };
+    let attempt = job.attempts.last_mut().unwrap();
+    let report = AttemptReport { state: JobState::Failed, exit: Some(exit), ..attempt.report.clone() };
+    attempt.ended = Some(Ended { heard: NOW, report });
+    let ending = due(&job, NOW).unwrap();
+    assert_eq!((ending.exit.reason, ending.exit.detail.as_str()), (ExitReason::Create, "no"));
+    assert!(ending.without_statement.starts_with("no sandbox was made"));
+    // Where a sandbox stood, its node has time to state what it saw.
+    let isolation = IsolationReport { backend: "b".into(), cgroup_layout: "c".into(), kernel: "k".into(), runtime: None, layers: Vec::new() };
+    job.attempts.last_mut().unwrap().report.isolation = Some(isolation);
+    assert_eq!(due(&job, NOW), None);
+    assert!(due(&job, NOW.plus_millis(STATEMENT_GRACE_MS)).is_some());
 }
 
 #[test]
