@@ -1,7 +1,7 @@
 //! The planner's driver: reads rows, asks [`crate::planner`], writes what it decides, one transaction each. Level-triggered:
 //! killed at any point, it goes on from what the store says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use audit::{EncodedEntry, Event};
@@ -79,10 +79,19 @@ pub(crate) struct Driver {
     jobs: Vec<JobRow>,
     /// How many of them may be on one.
     limits: RunLimits,
-    /// The change, and the news of the fleet, for which everything that fits was placed.
-    placed: Option<(u64, u64)>,
+    /// For what everything that fits was placed.
+    placed: Option<Considered>,
     /// The change, and the version of the revocations, for which all plans are told.
     told: Option<(u64, u64)>,
+}
+
+/// All that a round of placements depends on. The nodes that are alive belong to it: time alone changes them, and a clock
+/// that was set back makes a node that reports every five seconds silent and alive again, with no row and no fact changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Considered {
+    change: u64,
+    news: u64,
+    alive: BTreeSet<NodeId>,
 }
 
 /// One thing that cannot be done holds up nothing else: it is told, and tried again with the next look.
@@ -190,13 +199,18 @@ impl Driver {
         }
     }
 
-    /// Finds places for what waits, oldest first, when a row or the fleet changed since the last time.
+    /// Finds places for what waits, oldest first, when a row or the fleet changed since the last time, or a node fell silent or was heard again.
     async fn placements(&mut self, control: &Control, now: UnixTime) {
-        let state = (self.seen.unwrap_or_default(), control.fleet.news());
-        if self.placed == Some(state) {
+        let fleet = &control.fleet;
+        let mut state = Considered { change: self.seen.unwrap_or_default(), news: fleet.news(), alive: fleet.alive(now) };
+        if self.placed.as_ref() == Some(&state) {
             return;
         }
         let views = control.views(self.nodes.iter().map(|(_, row)| row));
+        // Who reports in this very moment is later than `now`, which counts as silence: what was decided on is remembered.
+        for view in &views {
+            if view.alive(now) { state.alive.insert(view.id) } else { state.alive.remove(&view.id) };
+        }
         let mut placing = Placing::new(&views, &self.limits, &self.jobs);
         let mut all = true;
         for job in self.jobs.iter().filter(|job| next_attempt(job).is_some()) {
@@ -351,7 +365,7 @@ impl Control {
                 None => DataRule {
                     volume,
                     name: name.clone(),
-                    jurisdictions: std::collections::BTreeSet::new(),
+                    jurisdictions: BTreeSet::new(),
                     min_trust: u8::MAX,
                     region: "deleted".parse().map_err(Failure::internal)?,
                 },

@@ -162,10 +162,10 @@ impl Fleet {
         lies.len() < 64 && lies.insert(attempt)
     }
 
-    /// Nodes that reported lately.
-    pub(crate) fn alive(&self, now: UnixTime) -> u64 {
+    /// Nodes that reported lately. A clock that went back counts as silence.
+    pub(crate) fn alive(&self, now: UnixTime) -> BTreeSet<NodeId> {
         let lately = |seen: &SeenRow| seen.last_seen.and_then(|seen| now.since(seen)).is_some_and(|age| age < NODE_LOST_MS);
-        self.nodes().values().filter(|live| live.seen.as_ref().is_some_and(lately)).count() as u64
+        self.nodes().iter().filter(|(_, live)| live.seen.as_ref().is_some_and(lately)).map(|(id, _)| *id).collect()
     }
 
     /// Whether a node that was heard of has a GPU.

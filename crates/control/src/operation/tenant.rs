@@ -27,7 +27,7 @@ pub(crate) async fn status(call: Call<StatusView>) -> Result<Status, Failure> {
         change_seq: control.store.latest_change(),
         audit_size: control.store.entry_count().await.map_err(Failure::internal)?,
         published_size: *control.published.borrow(),
-        nodes_alive: control.fleet.alive(call.now),
+        nodes_alive: control.fleet.alive(call.now).len() as u64,
         now: call.now,
     })
 }

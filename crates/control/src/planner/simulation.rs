@@ -122,6 +122,15 @@ fn no_seed_breaks_a_promise() {
     assert!(count < 100 || tally.everything_happened(), "{tally}");
 }
 
+/// A node was silent only by a clock that had been set back, and alive again with no row and no fact changed: its job waited on.
+#[test]
+fn seeds_that_found_a_fault_find_it_no_more() {
+    for seed in [2861, 3393] {
+        let (_, found) = seeds(seed, 1, &Brain::REAL);
+        assert!(found.is_none(), "{found:?}");
+    }
+}
+
 #[test]
 fn a_seed_decides_everything() {
     for seed in [1, 7, 42] {

@@ -91,7 +91,7 @@ pub(super) struct Control {
     flushed: UnixTime,
     snapshot: Option<Snapshot>,
     news: u64,
-    placed: Option<(u64, u64)>,
+    placed: Option<(u64, u64, BTreeSet<NodeId>)>,
     told: Option<u64>,
     /// How many jobs of whom may run at once.
     pub(super) limits: RunLimits,
@@ -169,9 +169,16 @@ impl Control {
         }
     }
 
+    /// Nodes that reported lately, by its clock.
+    fn alive(&self, now: UnixTime) -> BTreeSet<NodeId> {
+        let lately = |seen: &Seen| seen.at.and_then(|at| now.since(at)).is_some_and(|age| age < crate::limits::NODE_LOST_MS);
+        self.seen.iter().filter(|(_, seen)| lately(seen)).map(|(id, _)| *id).collect()
+    }
+
     /// The driver reads what the next step decides on.
-    pub(super) fn look(&mut self, stage: Stage) {
-        if stage == Stage::Placements && self.placed != Some((self.changes, self.news)) || stage == Stage::Plans && self.told != Some(self.changes) {
+    pub(super) fn look(&mut self, stage: Stage, true_ms: u64) {
+        let now = self.now(true_ms);
+        if stage == Stage::Placements && self.placed != Some((self.changes, self.news, self.alive(now))) || stage == Stage::Plans && self.told != Some(self.changes) {
             let jobs = self.jobs.values().filter(|job| job.exit.is_none()).cloned().collect();
             self.snapshot = Some(Snapshot { state: (self.changes, self.news), jobs, nodes: self.nodes.clone() });
         }
@@ -248,7 +255,7 @@ impl Control {
 
     fn placements(&mut self, brain: &Brain, now: UnixTime) -> Result<(), Violation> {
         let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
-        let state = snapshot.state;
+        let (state, alive) = (snapshot.state, self.alive(now));
         let views = self.views(&snapshot.nodes, brain);
         let held: Vec<&JobRow> = snapshot.jobs.iter().filter(|job| (brain.holds)(job)).collect();
         let mut placing = Placing::new(&views, &self.limits, held.iter().copied());
@@ -285,7 +292,7 @@ impl Control {
             self.fits(job, node)?;
         }
         // What was read was not the newest, or somebody was faster: it is looked at again.
-        self.placed = (all && state.0 == self.changes).then_some(state);
+        self.placed = (all && state.0 == self.changes).then_some((state.0, state.1, alive));
         Ok(())
     }
 

@@ -289,7 +289,7 @@ impl World<'_> {
         }
         match event {
             Event::Look(process, stage) if self.lives(process) => {
-                self.control.look(stage);
+                self.control.look(stage, self.now);
                 let busy = if self.quiet() { 5 } else { self.random.below(400) };
                 self.after(busy, Event::Act(process, stage));
             }
