@@ -4,14 +4,17 @@
 //! derives from it. A name of a person, an address or another personal value is never a field here: see
 //! [`crate::sealed`].
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use vocabulary::job::{AttemptId, ExitReason, JobState, PlaceDemands};
 use vocabulary::lease::{LeaseEnd, LeaseHolder, LeaseMode};
 use vocabulary::plan::NodePlace;
 use vocabulary::quota::QuotaLimits;
+use vocabulary::secret::SecretUse;
 use vocabulary::{
     DeploymentId, EntryId, ErrorCode, ImageId, Jurisdiction, KeyId, LeaseId, LineageId, Name, NodeId, PersonId, PrincipalId,
-    Profile, ProjectId, Purpose, Region, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
+    Profile, ProjectId, Purpose, Region, SecretId, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
 };
 
 /// What was done to a thing.
@@ -214,9 +217,41 @@ pub enum Event {
     },
     /// A volume was deleted.
     VolumeDeleted { volume: VolumeId },
+    // --- secrets ---
+    /// A secret was made; it has no value yet.
+    SecretCreated { secret: SecretId, project: ProjectId, name: Name, uses: BTreeSet<SecretUse> },
+    /// A new version of a secret waits for its value, and its key was released to whoever sets it.
+    SecretKeyReleased { lease: LeaseId, secret: SecretId, key: KeyId, version: u32, holder: LeaseHolder },
+    /// A secret has a new value; `sealed` is the digest of its sealed bytes.
+    SecretSet { secret: SecretId, version: u32, sealed: Sha256Digest },
+    /// A secret was released; recorded before its key left.
+    SecretReleased {
+        lease: LeaseId,
+        secret: SecretId,
+        version: u32,
+        sealed: Sha256Digest,
+        holder: LeaseHolder,
+        node: Option<NodeId>,
+        policy_epoch: u64,
+    },
+    /// A secret and all its keys were destroyed.
+    SecretDeleted { secret: SecretId },
     // --- images ---
-    /// An image was imported; `digest` is its manifest's.
-    ImageImported { image: ImageId, digest: Sha256Digest, name: Name },
+    /// An image was imported; `digest` is its manifest's, `source` where it was pulled from, as the importer says.
+    ImageImported {
+        image: ImageId,
+        digest: Sha256Digest,
+        name: Name,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+    },
+    /// The tenant's image policy has changed; `policy` is the digest of its canonical JSON.
+    ImagePolicyChanged { policy: Sha256Digest, required: u32 },
+    /// Signatures of an image were brought; `signatures` is how many are kept now.
+    ImageSignaturesAdded { image: Sha256Digest, signatures: u32 },
+    /// A job's image was signed by a signer of the tenant's policy when the job was submitted. `key` (its
+    /// `SubjectPublicKeyInfo`), `payload` and `signature` are base64: whoever reads this checks it again.
+    ImageSigned { job: vocabulary::JobId, image: Sha256Digest, signer: Name, key: String, payload: String, signature: String },
     /// An image's name was removed.
     ImageDeleted { image: ImageId, digest: Sha256Digest },
     // --- jobs ---
@@ -328,7 +363,15 @@ impl Event {
             Self::WriterRegistered { .. } => "writer_registered",
             Self::VolumeCommitted { .. } => "volume_committed",
             Self::VolumeDeleted { .. } => "volume_deleted",
+            Self::SecretCreated { .. } => "secret_created",
+            Self::SecretKeyReleased { .. } => "secret_key_released",
+            Self::SecretSet { .. } => "secret_set",
+            Self::SecretReleased { .. } => "secret_released",
+            Self::SecretDeleted { .. } => "secret_deleted",
             Self::ImageImported { .. } => "image_imported",
+            Self::ImagePolicyChanged { .. } => "image_policy_changed",
+            Self::ImageSignaturesAdded { .. } => "image_signatures_added",
+            Self::ImageSigned { .. } => "image_signed",
             Self::ImageDeleted { .. } => "image_deleted",
             Self::JobSubmitted { .. } => "job_submitted",
             Self::JobPlaced { .. } => "job_placed",
@@ -400,8 +443,15 @@ impl Event {
             | Self::WriterRegistered { volume, .. }
             | Self::VolumeCommitted { volume, .. }
             | Self::VolumeDeleted { volume } => ("volume", volume.to_string()),
+            Self::SecretCreated { secret, .. }
+            | Self::SecretKeyReleased { secret, .. }
+            | Self::SecretSet { secret, .. }
+            | Self::SecretReleased { secret, .. }
+            | Self::SecretDeleted { secret } => ("secret", secret.to_string()),
             Self::ImageImported { image, .. } | Self::ImageDeleted { image, .. } => ("image", image.to_string()),
-            Self::JobSubmitted { job, .. } | Self::JobStopped { job } => ("job", job.to_string()),
+            Self::ImagePolicyChanged { .. } => ("image_policy", String::new()),
+            Self::ImageSignaturesAdded { image, .. } => ("image", image.to_string()),
+            Self::ImageSigned { job, .. } | Self::JobSubmitted { job, .. } | Self::JobStopped { job } => ("job", job.to_string()),
             Self::JobPlaced { attempt, .. }
             | Self::JobStep { attempt, .. }
             | Self::JobFinished { attempt, .. }

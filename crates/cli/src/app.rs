@@ -160,7 +160,7 @@ impl App {
     }
 }
 
-fn missing(noun: &str, name: &str, hint: &str) -> CliError {
+pub(crate) fn missing(noun: &str, name: &str, hint: &str) -> CliError {
     CliError::new(3, format!("there is no {noun} `{}`", crate::output::visible(name))).hint(hint)
 }
 

@@ -92,6 +92,9 @@ pub(crate) enum Noun {
     /// Sealed data
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// Secrets that jobs are given: tokens, passwords
+    #[command(subcommand)]
+    Secret(SecretVerb),
     /// Images that jobs run
     #[command(subcommand)]
     Image(ImageVerb),
@@ -543,6 +546,60 @@ pub(crate) enum VolumeVerb {
     },
 }
 
+/// What a secret is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SecretFor {
+    /// Jobs are given it, and no person
+    Job,
+    /// People open it to pull images
+    Pull,
+}
+
+impl From<SecretFor> for vocabulary::secret::SecretUse {
+    fn from(word: SecretFor) -> Self {
+        match word {
+            SecretFor::Job => Self::Job,
+            SecretFor::Pull => Self::Pull,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretVerb {
+    /// Make a secret; its value is asked for, or read from standard input or a private file, and sealed on this machine
+    Create {
+        /// Its name
+        name: Name,
+        /// Its project: name or id
+        #[arg(long)]
+        project: String,
+        /// What it is for; repeat for both
+        #[arg(long = "for", value_enum, default_value = "job")]
+        uses: Vec<SecretFor>,
+        /// Read the value from this file, mode 0600, byte for byte
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+    },
+    /// Give a secret a new value: a new version, and the key of the old one is destroyed
+    Set {
+        /// The secret: name or id
+        secret: String,
+        /// Read the value from this file, mode 0600, byte for byte
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+    },
+    /// List secrets, never their values
+    List,
+    /// Destroy a secret's keys and forget it; a running job keeps what it was given
+    Delete {
+        /// The secret: name or id
+        secret: String,
+        /// Do not ask for the name
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
     /// Import an OCI layout (folder) or OCI archive (tar): only blobs that are missing are sent
@@ -553,8 +610,70 @@ pub(crate) enum ImageVerb {
         #[arg(long)]
         name: Name,
     },
+    /// Pull an image from an OCI registry to this machine, check it, and import it; tags become digests once, here
+    Pull(Box<ImagePull>),
+    /// Bring a signature of an image that was made elsewhere: cosign's payload and the signature over it
+    Attach {
+        /// The image: its name, or sha256:…
+        image: String,
+        /// The payload, as `cosign generate` writes it
+        #[arg(long, value_name = "FILE")]
+        payload: PathBuf,
+        /// The signature over it, base64
+        #[arg(long, value_name = "FILE")]
+        signature: PathBuf,
+    },
+    /// Who must have signed an image before a job may run it
+    #[command(subcommand)]
+    Policy(ImagePolicyVerb),
     /// List images
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagePolicyVerb {
+    /// Set the policy; without a signer nobody must have signed
+    Set {
+        /// Somebody whose signature counts: a name and a file with a public key (PEM, ECDSA P-256 or Ed25519)
+        #[arg(long = "signer", value_name = "NAME=FILE", value_parser = parse_pair)]
+        signers: Vec<(String, String)>,
+        /// A repository for which a signer may sign; one that ends with / covers what lies below (default: any)
+        #[arg(long = "repository", value_name = "NAME=REPOSITORY", value_parser = parse_pair)]
+        repositories: Vec<(String, String)>,
+        /// How many different signers must have signed
+        #[arg(long, default_value_t = 1)]
+        required: u32,
+    },
+    /// Show the policy in force
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePull {
+    /// The image: HOST[:PORT]/NAME[:TAG] or HOST[:PORT]/NAME@sha256:…
+    #[arg(value_parser = parse_reference)]
+    pub(crate) reference: crate::registry::Reference,
+    /// The tenant's name for it (default: the last part of NAME)
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// Credentials: a secret that was made --for pull, with the value USER:PASSWORD
+    #[arg(long, conflicts_with = "username")]
+    pub(crate) secret: Option<String>,
+    /// Credentials: the user; the password is asked for, or read from standard input
+    #[arg(long)]
+    pub(crate) username: Option<String>,
+    /// Another host to whose token service the credentials may go; repeat for several
+    #[arg(long = "auth-host", value_name = "HOST")]
+    pub(crate) auth_hosts: Vec<String>,
+    /// Certificates to trust instead of the system's, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Speak http, to a registry on this machine only
+    #[arg(long, conflicts_with = "ca_file")]
+    pub(crate) plain_http: bool,
+    /// Where downloads lie until they are whole and imported (default: the user's cache folder)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -618,6 +737,9 @@ pub(crate) struct JobRun {
     /// A local folder, sealed into a volume of its own and bound read-only at /code
     #[arg(long, value_name = "DIR")]
     pub(crate) code: Option<PathBuf>,
+    /// A secret: SECRET or NAME=SECRET, a file /run/secrets/NAME in memory that only the job's user reads
+    #[arg(long = "secret", value_name = "[NAME=]SECRET")]
+    pub(crate) secrets: Vec<String>,
     /// Variables beside the image's own
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) env: Vec<(String, String)>,
@@ -994,6 +1116,10 @@ fn parse_placement(text: &str) -> Result<vocabulary::job::Placement, String> {
 }
 
 /// Splits `KEY=VALUE`.
+fn parse_reference(text: &str) -> Result<crate::registry::Reference, String> {
+    text.parse().map_err(|error: crate::registry::ReferenceError| error.to_string())
+}
+
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

@@ -11,6 +11,7 @@ mod output;
 mod place;
 mod progress;
 mod prompt;
+mod registry;
 mod supervise;
 mod trust;
 
@@ -77,6 +78,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Token(verb) => command::token::token(app, verb).await,
         Noun::Node(verb) => command::node::node(app, verb).await,
         Noun::Volume(verb) => command::volume::volume(app, verb).await,
+        Noun::Secret(verb) => command::secret::secret(app, verb).await,
         Noun::Image(verb) => command::image::image(app, verb).await,
         Noun::Job(verb) => command::job::job(app, verb).await,
         Noun::Key(verb) => command::key::key(app, verb).await,

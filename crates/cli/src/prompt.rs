@@ -87,6 +87,37 @@ pub(crate) fn secret_of_parent() -> Result<Zeroizing<String>, CliError> {
 /// Reads a secret from a file that nobody else may read.
 pub(crate) fn secret_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let at = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
+    let file = private(path)?;
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(SECRET_MAX).unwrap_or(0)));
+    std::io::Read::take(file, SECRET_MAX.saturating_add(1)).read_to_string(&mut text).map_err(at)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > SECRET_MAX {
+        return Err(CliError::usage(format!("{} is longer than {SECRET_MAX} bytes", path.display())));
+    }
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(CliError::usage(format!("{} is empty", path.display())));
+    }
+    Ok(Zeroizing::new(secret.to_owned()))
+}
+
+/// Reads the bytes of a private file as they are.
+pub(crate) fn secret_bytes(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    let at = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
+    let file = private(path)?;
+    // Never grows: a copy that moved on would be left behind unwiped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    std::io::Read::take(file, limit).read_to_end(&mut bytes).map_err(at)?;
+    match bytes.len() {
+        0 => Err(CliError::usage(format!("{} is empty", path.display()))),
+        length if length > most => Err(CliError::usage(format!("{} is longer than {most} bytes", path.display()))),
+        _ => Ok(bytes),
+    }
+}
+
+/// Opens a file that nobody else may read.
+fn private(path: &Path) -> Result<std::fs::File, CliError> {
+    let at = |error: std::io::Error| CliError::usage(format!("{}: {error}", path.display()));
     // The file that was opened is the one that is judged.
     let file = std::fs::File::open(path).map_err(at)?;
     let metadata = file.metadata().map_err(at)?;
@@ -98,16 +129,7 @@ pub(crate) fn secret_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     if metadata.is_dir() {
         return Err(CliError::usage(format!("{} is a folder", path.display())));
     }
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(SECRET_MAX).unwrap_or(0)));
-    std::io::Read::take(file, SECRET_MAX.saturating_add(1)).read_to_string(&mut text).map_err(at)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > SECRET_MAX {
-        return Err(CliError::usage(format!("{} is longer than {SECRET_MAX} bytes", path.display())));
-    }
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(CliError::usage(format!("{} is empty", path.display())));
-    }
-    Ok(Zeroizing::new(secret.to_owned()))
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -129,6 +151,13 @@ mod tests {
         assert!(secret_file(&path).unwrap_err().message.contains("empty"));
         std::fs::write(&path, "x".repeat(4097)).unwrap();
         assert!(secret_file(&path).unwrap_err().message.contains("longer"));
+        // As bytes, nothing is cut off.
+        std::fs::write(&path, [0xff, b'\n']).unwrap();
+        assert_eq!(secret_bytes(&path, 2).unwrap().as_slice(), [0xff, b'\n']);
+        assert!(secret_bytes(&path, 1).unwrap_err().message.contains("longer"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(secret_bytes(&path, 2).unwrap_err().message.contains("644"));
+        assert_eq!(secret_bytes(folder.path(), 2).unwrap_err().exit, 2);
         assert_eq!(secret_file(folder.path()).unwrap_err().exit, 2);
         assert_eq!(secret_file(&folder.path().join("absent")).unwrap_err().exit, 2);
     }

@@ -70,6 +70,13 @@ fn volumes(spec: &JobSpec) -> Result<(), Failure> {
     if spec.inputs.len() > JOB_VOLUMES_MAX || spec.outputs.len() > JOB_VOLUMES_MAX {
         return Err(Failure::new(ErrorCode::TooLarge, format!("`spec.inputs` and `spec.outputs` have at most {JOB_VOLUMES_MAX} items each")));
     }
+    let secrets: BTreeSet<_> = spec.secrets.iter().map(|secret| &secret.name).collect();
+    if spec.secrets.len() > JOB_VOLUMES_MAX {
+        return Err(Failure::new(ErrorCode::TooLarge, format!("`spec.secrets` has at most {JOB_VOLUMES_MAX} items")));
+    }
+    if secrets.len() != spec.secrets.len() {
+        return Err(Failure::invalid("`spec.secrets`: two have the same `name`"));
+    }
     let inputs: BTreeSet<_> = spec.inputs.iter().map(|input| &input.name).collect();
     if inputs.len() != spec.inputs.len() {
         return Err(Failure::invalid("`spec.inputs`: two have the same `name`"));
@@ -107,9 +114,9 @@ pub(crate) fn check_volume(spec: &JobSpec, project: vocabulary::ProjectId, volum
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vocabulary::job::{JobInput, JobOutput};
+    use vocabulary::job::{JobInput, JobOutput, JobSecret};
     use vocabulary::volume::VolumeSpec;
-    use vocabulary::{PrincipalId, ProjectId, Sensitivity, UnixTime, VolumeId};
+    use vocabulary::{PrincipalId, ProjectId, SecretId, Sensitivity, UnixTime, VolumeId};
 
     fn spec() -> JobSpec {
         serde_json::from_value(serde_json::json!({
@@ -154,6 +161,16 @@ mod tests {
                 refused(|s| s.inputs = vec![JobInput { volume: volume(1), name: name("a") }, JobInput { volume: volume(2), name: name("a") }]),
                 ErrorCode::InvalidRequest,
                 "spec.inputs",
+            ),
+            (
+                refused(|s| s.secrets = [1, 2].map(|n| JobSecret { secret: SecretId::from_bytes([n; 16]), name: name("hub") }).to_vec()),
+                ErrorCode::InvalidRequest,
+                "spec.secrets",
+            ),
+            (
+                refused(|s| s.secrets = (0..33).map(|n| JobSecret { secret: SecretId::from_bytes([n; 16]), name: name(&format!("n{n}")) }).collect()),
+                ErrorCode::TooLarge,
+                "spec.secrets",
             ),
             (
                 refused(|s| s.outputs = vec![JobOutput { volume: volume(1), name: name("a") }, JobOutput { volume: volume(1), name: name("b") }]),

@@ -109,7 +109,7 @@ pub(crate) struct Grant {
     pub(crate) expires: UnixTime,
 }
 
-fn public_key(text: &str, field: &str) -> Result<[u8; 32], Failure> {
+pub(crate) fn public_key(text: &str, field: &str) -> Result<[u8; 32], Failure> {
     // 32 bytes are 44 characters: anything else is not decoded at all.
     let bytes = (text.len() == 44).then(|| STANDARD.decode(text).ok()).flatten().and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| Failure::invalid(format!("`{field}` is not base64 of 32 bytes")))

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Signers of an image policy, and repositories that one of them may sign for: a team, not a directory.
+pub(crate) const IMAGE_SIGNERS_MAX: usize = 32;
+/// Signatures that are kept of one image.
+pub(crate) const IMAGE_SIGNATURES_MAX: usize = 32;
+/// Bytes of a repository's name in an image policy.
+pub(crate) const IMAGE_REFERENCE_MAX: usize = 512;
 /// Connections at once on one listener: bounds memory at a few hundred MiB even when all of them are full of half-read requests.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
 /// Connections of one source (an IPv4 address, an IPv6 network of 64 bits) on one listener: an office behind one address fits,

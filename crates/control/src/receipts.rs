@@ -232,6 +232,12 @@ async fn entries(control: &Control, job: &JobRow, attempt: &AttemptRow, statemen
     for used in statement.inputs.iter().chain(&statement.outputs) {
         rows.extend(volume_entries(control, tenant, used).await?);
     }
+    let released = control.secrets_of_job(tenant, job.id).await.map_err(|failure| failure.problem.detail)?;
+    for given in &statement.secrets {
+        let (_, row) = released.iter().find(|(lease, _)| *lease == given.lease).ok_or_else(|| format!("lease {} is unknown", given.lease))?;
+        rows.push(entry(control, tenant, row.released).await?);
+    }
+    rows.extend(signature_entries(control, tenant, job.id).await?);
     rows.extend(policy_entry(control, tenant).await?);
     Ok(Entries { rows: rows.into_iter().map(|row| (row.index, row)).collect(), policy_epoch, chain })
 }
@@ -251,6 +257,25 @@ async fn volume_entries(control: &Control, tenant: TenantId, used: &VolumeUse) -
         rows.push(entry(control, tenant, commit.entry).await?);
     }
     Ok(rows)
+}
+
+/// The entries that say who signed the job's image.
+async fn signature_entries(control: &Control, tenant: TenantId, job: JobId) -> Result<Vec<EntryRow>, Failed> {
+    let filter = EntryFilter { resource_kind: Some("job".into()), resource: Some(job.to_string()), ..EntryFilter::default() };
+    let mut found = Vec::new();
+    let mut before = None;
+    loop {
+        let page = control.store.entries_before(tenant, before, 1000, &filter).await?;
+        before = page.items.iter().map(|row| row.index).min();
+        for row in page.items {
+            if matches!(Body::parse(&row.body)?.own.event, Event::ImageSigned { job: of, .. } if of == job) {
+                found.push(row);
+            }
+        }
+        if !page.truncated || before.is_none() {
+            return Ok(found);
+        }
+    }
 }
 
 /// The entry that names the policy set in force, where there is one.

@@ -146,6 +146,9 @@ pub(crate) struct ImageRow {
     pub(crate) manifest: Sha256Digest,
     /// Bytes of all blobs.
     pub(crate) size: u64,
+    /// Where it was pulled from, as the importer said.
+    #[serde(default)]
+    pub(crate) source: Option<String>,
     pub(crate) importer: PrincipalId,
     pub(crate) created: UnixTime,
 }

@@ -54,6 +54,12 @@ async fn blobs_are_checked_kept_apart_and_named() {
     more.push((sha256(extra), extra.to_vec()));
     ann.post("/v1/images", image_create("tool", manifest, &more)).await.refused("invalid_request", "does not name");
 
+    for source in [String::new(), "a b".to_owned(), "a\u{1b}[2J".to_owned(), "a".repeat(641)] {
+        let mut named = image_create("tool", manifest, &blobs);
+        named["source"] = json!(source);
+        ann.post("/v1/images", named).await.refused("invalid_request", "source");
+    }
+
     let made = ann.post("/v1/images", image_create("tool", manifest, &blobs)).await.ok();
     assert!(made["audit_index"].is_u64());
     let again = ann.post("/v1/images", image_create("tool", manifest, &blobs)).await.ok();

@@ -28,6 +28,7 @@ mod plain;
 mod random;
 pub mod record;
 pub mod seal;
+pub mod secret;
 pub mod signature;
 mod wrapped;
 

@@ -31,6 +31,8 @@ words! {
         TenantKek = "tenant-kek",
         /// Seals a volume's segments.
         Volume = "volume",
+        /// Seals one version of a secret.
+        Secret = "secret",
         /// Seals the logs of a tenant's jobs.
         JobLog = "job-log",
         /// The root of what hides personal data in the audit log.

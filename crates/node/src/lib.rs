@@ -27,6 +27,7 @@ mod plan;
 mod renew;
 mod report;
 mod sandbox;
+mod secrets;
 mod statement;
 mod store;
 #[cfg(test)]

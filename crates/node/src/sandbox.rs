@@ -32,6 +32,9 @@ pub(crate) fn refusal(spec: &JobSpec, backends: &[Backend]) -> Option<String> {
     if doubled(spec.inputs.iter().map(|input| input.name.as_str())) || doubled(spec.outputs.iter().map(|output| output.name.as_str())) {
         return Some("inputs, outputs: two have one name".to_owned());
     }
+    if spec.secrets.len() > JOB_VOLUMES_MAX || doubled(spec.secrets.iter().map(|secret| secret.name.as_str())) {
+        return Some(format!("secrets: at most {JOB_VOLUMES_MAX}, each name once"));
+    }
     if doubled(spec.outputs.iter().map(|output| output.volume)) {
         return Some("outputs: two are sealed into one volume".to_owned());
     }
@@ -72,6 +75,8 @@ pub(crate) struct Place<'a> {
     pub(crate) image_root: &'a Path,
     /// The encrypted directory with `inputs`, `outputs`, `scratch` and `log`.
     pub(crate) scratch: &'a Path,
+    /// The directory of secrets, where the job has some.
+    pub(crate) secrets: &'a Path,
     /// The image's user.
     pub(crate) user: (u32, u32),
     /// What makes the sandbox.
@@ -101,6 +106,9 @@ pub(crate) fn attempt_spec(planned: &PlannedJob, config: &ImageConfig, place: &P
     }
     for output in &spec.outputs {
         binds.push(bind(&format!("outputs/{}", output.name), format!("/outputs/{}", output.name), false, false));
+    }
+    if !spec.secrets.is_empty() {
+        binds.push(BindMount { source: place.secrets.to_owned(), target: runtime::secret::TARGET.to_owned(), readonly: true, exec: false });
     }
     let workdir = if config.workdir.is_empty() { "/" } else { &config.workdir };
     let has_code = spec.inputs.iter().any(is_code);
@@ -142,9 +150,9 @@ fn environment(spec: &JobSpec, config: &ImageConfig) -> Result<BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
-    use vocabulary::VolumeId;
-    use vocabulary::job::JobOutput;
+    use vocabulary::job::{JobOutput, JobSecret};
     use vocabulary::runtime::Runtime;
+    use vocabulary::{SecretId, VolumeId};
 
     use super::*;
 
@@ -156,9 +164,13 @@ mod tests {
         JobInput { volume: VolumeId::from_bytes([5; 16]), name: name.parse().unwrap() }
     }
 
+    fn secret(name: &str) -> JobSecret {
+        JobSecret { secret: SecretId::from_bytes([7; 16]), name: name.parse().unwrap() }
+    }
+
     fn place() -> Place<'static> {
         const OWN: &Backend = &Backend { runtime: Runtime::Youki, binary: None };
-        Place { backend: OWN, image_root: Path::new("/image"), scratch: Path::new("/s"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
+        Place { backend: OWN, image_root: Path::new("/image"), scratch: Path::new("/s"), secrets: Path::new("/a/secrets/files"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
     }
 
     #[test]
@@ -171,6 +183,8 @@ mod tests {
             (|spec| spec.runtime = Some(Runtime::Kata), "runtime: the job asks for kata"),
             (|spec| spec.inputs = vec![input("a"), input("a")], "one name"),
             (|spec| spec.inputs = (0..33).map(|n| input(&format!("n{n}"))).collect(), "at most 32"),
+            (|spec| spec.secrets = vec![secret("a"), secret("a")], "each name once"),
+            (|spec| spec.secrets = (0..33).map(|n| secret(&format!("n{n}"))).collect(), "at most 32"),
             (|spec| spec.command = vec!["x".repeat(300 << 10)], "bytes"),
             (
                 |spec| {
@@ -193,6 +207,7 @@ mod tests {
         job.spec.env.insert("A".to_owned(), "job".to_owned());
         job.spec.inputs = vec![input("data"), input("code")];
         job.spec.outputs = vec![JobOutput { volume: VolumeId::from_bytes([6; 16]), name: "model".parse().unwrap() }];
+        job.spec.secrets = vec![JobSecret { secret: SecretId::from_bytes([7; 16]), name: "hub".parse().unwrap() }];
         let config = ImageConfig { entrypoint: vec!["python3".to_owned()], cmd: vec!["-h".to_owned()], env: vec!["A=image".to_owned(), "B=b=c".to_owned()], ..ImageConfig::default() };
         let made = attempt_spec(&job, &config, &place()).unwrap();
         assert_eq!(made.argv, ["python3", "train.py"]);
@@ -209,6 +224,7 @@ mod tests {
                 ("/s/inputs/data", "/inputs/data", true, false),
                 ("/s/inputs/code", "/code", true, true),
                 ("/s/outputs/model", "/outputs/model", false, false),
+                ("/a/secrets/files", "/run/secrets", true, false),
             ]
         );
         assert_eq!(made.log_dir.as_deref(), Some(Path::new("/s/log")));

@@ -57,6 +57,7 @@ pub(crate) fn sign(record: &Record, node: &NodeFile, key: &StatementKey, now: Un
         project: planned.project,
         region: node.place.region.clone(),
         run_lease: planned.run_lease,
+        secrets: record.secrets.clone(),
         tenant: planned.tenant,
         time: now,
     };

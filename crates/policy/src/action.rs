@@ -1,6 +1,6 @@
 //! Every action that exists, as a type. This is the one list; the schema must agree with it, and a test says so.
 
-use EntityKind::{Image, Job, Key, Node, Operator, Platform, ServiceAccount, Tenant, User, Volume};
+use EntityKind::{Image, Job, Key, Node, Operator, Platform, Secret, ServiceAccount, Tenant, User, Volume};
 
 mod sealed {
     pub trait Sealed {}
@@ -27,6 +27,8 @@ pub enum EntityKind {
     Volume,
     /// An image.
     Image,
+    /// A secret.
+    Secret,
     /// A key.
     Key,
 }
@@ -45,6 +47,7 @@ impl EntityKind {
             Job => "Job",
             Volume => "Volume",
             Image => "Image",
+            Secret => "Secret",
             Key => "Key",
         }
     }
@@ -100,6 +103,7 @@ const PLATFORM: &[EntityKind] = &[Platform];
 const TENANT: &[EntityKind] = &[Tenant];
 const VOLUME: &[EntityKind] = &[Volume];
 const IMAGE: &[EntityKind] = &[Image];
+const SECRET: &[EntityKind] = &[Secret];
 const KEY: &[EntityKind] = &[Key];
 
 macro_rules! list {
@@ -164,6 +168,8 @@ list! {
     OtherTokenRevoke, "otherTokenRevoke", USERS, MEMBERS, "revoke a token of somebody else", false, false;
     ImageList, "imageList", MEMBERS, TENANT, "list images", false, false;
     ImageImport, "imageImport", MEMBERS, TENANT, "import an image", false, false;
+    ImagePolicyView, "imagePolicyView", MEMBERS, TENANT, "show who must have signed images", false, false;
+    ImagePolicySet, "imagePolicySet", USERS, TENANT, "say who must have signed images", true, false;
     ImageUse, "imageUse", MEMBERS, IMAGE, "run the image", false, false;
     VolumeList, "volumeList", MEMBERS, TENANT, "list volumes", false, false;
     VolumeCreate, "volumeCreate", MEMBERS, VOLUME, "make a volume", true, false;
@@ -173,6 +179,13 @@ list! {
     VolumeWrite, "volumeWrite", MEMBERS, VOLUME, "write the volume", false, false;
     VolumeRotate, "volumeRotate", MEMBERS, VOLUME, "give the volume a new data key", false, false;
     VolumeDelete, "volumeDelete", USERS, VOLUME, "delete the volume and destroy its keys", true, false;
+    SecretList, "secretList", MEMBERS, TENANT, "list secrets", false, false;
+    SecretCreate, "secretCreate", MEMBERS, SECRET, "make a secret", false, false;
+    SecretView, "secretView", MEMBERS, SECRET, "show the secret, without its value", false, false;
+    SecretSet, "secretSet", MEMBERS, SECRET, "set the secret's value", false, false;
+    SecretUse, "secretUse", MEMBERS, SECRET, "give the secret to a job", false, false;
+    SecretOpen, "secretOpen", MEMBERS, SECRET, "open the secret to pull an image", false, false;
+    SecretDelete, "secretDelete", MEMBERS, SECRET, "delete the secret and destroy its keys", false, false;
     LeaseList, "leaseList", MEMBERS, TENANT, "list leases", false, false;
     LeaseEnd, "leaseEnd", MEMBERS, VOLUME, "end a lease", false, false;
     JobList, "jobList", MEMBERS, TENANT, "list jobs", false, false;
@@ -199,4 +212,5 @@ list! {
     AttemptLogs, "attemptLogs", NODES, JOBS, "act for the attempt: logs", false, false;
     AttemptStatement, "attemptStatement", NODES, JOBS, "act for the attempt: its statement", false, false;
     KeyRelease, "keyRelease", JOBS, VOLUME, "hold the volume's key", false, false;
+    SecretRelease, "secretRelease", JOBS, SECRET, "hold the secret", false, false;
 }

@@ -74,7 +74,7 @@ pub fn explain(sets: &PolicySets, facts: &Facts, action: &str) -> Result<Explana
 /// The roles of which one more would permit it.
 fn helpful(sets: &PolicySets, facts: &Facts, info: &ActionInfo) -> Vec<RoleBinding> {
     let project = match &facts.resource {
-        Resource::Volume { project, .. } => Some(*project),
+        Resource::Volume { project, .. } | Resource::Secret { project, .. } => Some(*project),
         Resource::Job(job) => Some(job.project),
         Resource::Platform | Resource::Tenant(_) | Resource::Image { .. } | Resource::Key { .. } | Resource::Node(_) | Resource::Principal(_) => None,
     };
@@ -119,6 +119,10 @@ fn sentence(rule: &str) -> String {
         "release-placement" => "the key goes to the node alone on which the job's newest attempt is placed".to_owned(),
         "release-project" => "a job opens volumes of its own project only".to_owned(),
         "release-purpose" | "release-person-purpose" => "the purpose must be the volume's".to_owned(),
+        "secret-placement" => "the secret goes to the node alone on which the job's newest attempt is placed".to_owned(),
+        "secret-project" => "a job is given secrets of its own project only".to_owned(),
+        "secret-jobs" => "the secret was not made for jobs: make one with --for job".to_owned(),
+        "secret-pulls" => "the secret was not made to pull images with: make one with --for pull".to_owned(),
         "suspended-tenant" | "suspended-attempt" => "the tenant is suspended: an operator ends that".to_owned(),
         "self-only" => "it can be done to oneself only".to_owned(),
         "system-is-nobody" => "the deployment's own owner has no principals".to_owned(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use vocabulary::job::SandboxGrant;
 use vocabulary::runtime::Runtime;
-use vocabulary::{ImageId, JobId, Jurisdiction, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, Region, Sensitivity, TenantId, VolumeId};
+use vocabulary::{ImageId, JobId, Jurisdiction, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, Region, SecretId, Sensitivity, TenantId, VolumeId};
 
 use crate::action::EntityKind;
 use crate::role::RoleBinding;
@@ -136,6 +136,19 @@ pub enum Resource {
         /// Its tenant.
         tenant: SetFacts,
     },
+    /// A secret.
+    Secret {
+        /// The secret.
+        id: SecretId,
+        /// Its tenant.
+        tenant: SetFacts,
+        /// Its project.
+        project: ProjectId,
+        /// Whether jobs are given it.
+        jobs: bool,
+        /// Whether people open it to pull images.
+        pulls: bool,
+    },
     /// A key.
     Key {
         /// The key.
@@ -248,6 +261,7 @@ impl Resource {
             Self::Volume { .. } => EntityKind::Volume,
             Self::Job(_) => EntityKind::Job,
             Self::Image { .. } => EntityKind::Image,
+            Self::Secret { .. } => EntityKind::Secret,
             Self::Key { .. } => EntityKind::Key,
             Self::Node(_) => EntityKind::Node,
             Self::Principal(principal) => principal.kind(),
@@ -261,6 +275,7 @@ impl Resource {
             Self::Volume { id, .. } => label(self.kind(), id),
             Self::Job(job) => label(self.kind(), job.id),
             Self::Image { id, .. } => label(self.kind(), id),
+            Self::Secret { id, .. } => label(self.kind(), id),
             Self::Key { id, .. } => label(self.kind(), id),
             Self::Node(node) => label(self.kind(), node.id),
             Self::Principal(principal) => principal.label(),

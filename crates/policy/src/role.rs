@@ -44,7 +44,7 @@ impl Role {
     pub(crate) const fn actions(self) -> &'static [&'static str] {
         match self {
             Self::Auditor => {
-                &["projectList", "principalList", "imageList", "volumeList", "volumeView", "jobList", "jobView", "jobReceipt", "leaseList", "policyExplain"]
+                &["projectList", "principalList", "imageList", "volumeList", "volumeView", "secretList", "secretView", "imagePolicyView", "jobList", "jobView", "jobReceipt", "leaseList", "policyExplain"]
             }
             Self::Admin | Self::Engineer | Self::Viewer => &[],
         }

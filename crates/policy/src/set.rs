@@ -21,8 +21,8 @@ const MEMBERS: &str = include_str!("../../../policies/members.cedar");
 const MIN_TRUST: &str = include_str!("../../../policies/min_trust.json");
 
 /// The kinds of entity that facts become.
-const KINDS: [&str; 13] = [
-    "Platform", "Provider", "Tenant", "Project", "Role", "User", "ServiceAccount", "Operator", "Node", "Image", "Volume", "Job", "Key",
+const KINDS: [&str; 14] = [
+    "Platform", "Provider", "Tenant", "Project", "Role", "User", "ServiceAccount", "Operator", "Node", "Image", "Volume", "Job", "Secret", "Key",
 ];
 
 /// The version of the built-in rules. Raise it with every change of a file in `policies/`: it is the epoch in entries and receipts.

@@ -222,6 +222,21 @@ impl Slice<'_> {
                 let uid = self.uid("Image", id)?;
                 self.add(uid, vec![("tenant", entity(tenant.clone()))], vec![tenant])
             }
+            Resource::Secret { id, tenant, project, jobs, pulls } => {
+                let tenant = self.tenant(*tenant)?;
+                let project = self.project(*project, &tenant)?;
+                let uid = self.uid("Secret", id)?;
+                self.add(
+                    uid,
+                    vec![
+                        ("tenant", entity(tenant.clone())),
+                        ("project", entity(project.clone())),
+                        ("jobs", RestrictedExpression::new_bool(*jobs)),
+                        ("pulls", RestrictedExpression::new_bool(*pulls)),
+                    ],
+                    vec![project, tenant],
+                )
+            }
             Resource::Key { id, tenant } => {
                 let tenant = self.tenant(*tenant)?;
                 let uid = self.uid("Key", id)?;

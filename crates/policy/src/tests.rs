@@ -11,7 +11,7 @@ mod rules;
 use std::collections::BTreeSet;
 
 use vocabulary::{
-    ImageId, JobId, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, Sensitivity, TenantId, VolumeId,
+    ImageId, JobId, KeyId, NodeId, PrincipalId, ProjectId, ProviderId, Purpose, SecretId, Sensitivity, TenantId, VolumeId,
 };
 
 use crate::decide::judge;
@@ -90,6 +90,11 @@ fn job(t: SetFacts, p: u8) -> JobFacts {
     }
 }
 
+/// A secret for these uses.
+fn secret(t: SetFacts, p: u8, jobs: bool, pulls: bool) -> Resource {
+    Resource::Secret { id: SecretId::from_bytes([9; 16]), tenant: t, project: project(p), jobs, pulls }
+}
+
 /// A resource of this kind, of this tenant and project.
 fn resource(kind: EntityKind, t: SetFacts, p: u8) -> Resource {
     let other = |program: bool| {
@@ -109,13 +114,14 @@ fn resource(kind: EntityKind, t: SetFacts, p: u8) -> Resource {
         EntityKind::Job => Resource::Job(job(t, p)),
         EntityKind::Volume => volume(t, p),
         EntityKind::Image => Resource::Image { id: ImageId::from_bytes([5; 16]), tenant: t },
+        EntityKind::Secret => secret(t, p, true, true),
         EntityKind::Key => Resource::Key { id: KeyId::from_bytes([6; 16]), tenant: t },
     }
 }
 
 /// Facts under which every guardrail about the request itself is content.
 fn facts(principal: Principal, action: &str, resource: Resource) -> Facts {
-    let release = (action == "keyRelease").then(|| ReleaseFacts {
+    let release = matches!(action, "keyRelease" | "secretRelease").then(|| ReleaseFacts {
         node: node(7),
         attested: false,
         simulated: false,

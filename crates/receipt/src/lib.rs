@@ -9,6 +9,7 @@
 //! compared with something signed. **Invariant:** what only the node says is reported as the node's word.
 #![forbid(unsafe_code)]
 
+pub mod cosign;
 pub mod deployment;
 pub mod envelope;
 pub mod extract;

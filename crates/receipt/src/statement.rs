@@ -6,7 +6,7 @@ use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{AttemptId, Exit};
 use vocabulary::volume::RootHead;
 use vocabulary::{
-    DeploymentId, Jurisdiction, LeaseId, Name, NodeId, ProjectId, Region, Sha256Digest, TenantId, UnixTime, VolumeId,
+    DeploymentId, Jurisdiction, LeaseId, Name, NodeId, ProjectId, Region, SecretId, Sha256Digest, TenantId, UnixTime, VolumeId,
 };
 
 use crate::envelope::{Envelope, IN_TOTO, InToto, STATEMENT_TYPE, Signer, Subject, sha256};
@@ -29,6 +29,20 @@ pub struct VolumeUse {
     pub record: Option<String>,
     /// The volume.
     pub volume: VolumeId,
+}
+
+/// A secret that the attempt was given. Its value, and anything from which it could be guessed, stands nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretGiven {
+    /// The lease under which it was released.
+    pub lease: LeaseId,
+    /// The file below `/run/secrets`.
+    pub name: Name,
+    /// The secret.
+    pub secret: SecretId,
+    /// Its version.
+    pub version: u32,
 }
 
 /// What the node saw. Without a TEE this is its own word.
@@ -63,6 +77,9 @@ pub struct Statement {
     pub region: Region,
     /// The run lease.
     pub run_lease: LeaseId,
+    /// Secrets that it was given. Left out where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretGiven>,
     /// The tenant.
     pub tenant: TenantId,
     /// When the node signed.

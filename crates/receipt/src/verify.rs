@@ -81,6 +81,8 @@ pub(crate) fn judge_file(
     facts::node_certificate(lines, &log, &record, deployment, &statement)?;
     facts::job(lines, &log, &record, &statement, &finished)?;
     facts::volumes(lines, &log, &record, &statement)?;
+    facts::image_signatures(lines, &log, &record, &statement)?;
+    facts::secrets(lines, &log, &record, &statement)?;
     facts::policy(lines, &log, &record)?;
     facts::words(lines, &record, &statement);
     Some(())

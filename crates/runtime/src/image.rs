@@ -18,6 +18,7 @@ mod config;
 mod layout;
 mod manifest;
 mod name;
+pub mod remote;
 mod remove;
 mod staging;
 mod stream;

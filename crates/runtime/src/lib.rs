@@ -25,6 +25,7 @@ mod report;
 pub mod sandbox;
 pub mod scratch;
 pub mod seccomp;
+pub mod secret;
 pub mod shim;
 pub mod supervisor;
 mod sys;

@@ -2,7 +2,7 @@
 
 use vocabulary::{
     ControlId, DeploymentId, EntryId, ImageId, JobId, KeyId, LeaseId, LineageId, NodeId, PersonId, PrincipalId, ProjectId,
-    ProviderId, StepUpId, TenantId, TokenId, VolumeId,
+    ProviderId, SecretId, StepUpId, TenantId, TokenId, VolumeId,
 };
 
 /// The kind of a resource: a word in the singular.
@@ -95,5 +95,5 @@ macro_rules! ids {
 }
 ids!(
     ControlId, DeploymentId, EntryId, ImageId, JobId, KeyId, LeaseId, LineageId, NodeId, PersonId, PrincipalId, ProjectId,
-    ProviderId, StepUpId, TenantId, TokenId, VolumeId,
+    ProviderId, SecretId, StepUpId, TenantId, TokenId, VolumeId,
 );

@@ -595,6 +595,9 @@ pub struct ImageCreate {
     pub manifest: Sha256Digest,
     /// Manifest, config and layers.
     pub blobs: Vec<BlobRef>,
+    /// Where it was pulled from, as whoever pulled it says: `HOST/NAME:TAG` at that moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// An image.
@@ -608,6 +611,9 @@ pub struct Image {
     pub manifest: Sha256Digest,
     /// Bytes of all blobs.
     pub size: u64,
+    /// Where it was pulled from, as whoever pulled it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// When it was imported.
     pub created: UnixTime,
     /// The entry in the audit log, in the answer of a create.

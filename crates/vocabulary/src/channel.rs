@@ -5,7 +5,7 @@
 //! newest of its job, and its run lease lives.
 
 use crate::job::AttemptId;
-use crate::{Sha256Digest, VolumeId};
+use crate::{SecretId, Sha256Digest, VolumeId};
 
 /// `GET ?after=REVISION`: a stream of JSON lines, one [`crate::plan::SignedPlan`] at once if the revision is newer than
 /// `after`, then one for each newer plan. An empty line every [`PLAN_KEEPALIVE_MS`] says that the connection lives.
@@ -20,6 +20,8 @@ pub const IMAGE: &str = "/node/v1/attempts/{job}/{attempt}/image";
 pub const IMAGE_BLOB: &str = "/node/v1/attempts/{job}/{attempt}/image/{digest}";
 /// `POST` [`crate::lease::LeaseRequest`] → [`crate::lease::Lease`]; only volumes that the job names, in its mode.
 pub const LEASE: &str = "/node/v1/attempts/{job}/{attempt}/volumes/{volume}/lease";
+/// `POST` [`crate::secret::SecretRequest`] → [`crate::secret::ReleasedSecret`]; only secrets that the job names.
+pub const SECRET: &str = "/node/v1/attempts/{job}/{attempt}/secrets/{secret}";
 /// `GET`, `PUT` bytes of a sealed object, with the lease's id in the header `swarm-lease`.
 pub const OBJECT: &str = "/node/v1/attempts/{job}/{attempt}/volumes/{volume}/objects/{*path}";
 /// `POST` [`crate::api::VolumeCommit`] → [`crate::api::VolumeCommitted`].
@@ -53,6 +55,12 @@ pub fn volume(template: &str, of: AttemptId, volume: VolumeId, object: &str) -> 
     attempt(template, of).replace("{volume}", &volume.to_string()).replace("{*path}", object)
 }
 
+/// The path of a secret of an attempt.
+#[must_use]
+pub fn secret(of: AttemptId, secret: SecretId) -> String {
+    attempt(SECRET, of).replace("{secret}", &secret.to_string())
+}
+
 /// The path of a blob of an attempt's image.
 #[must_use]
 pub fn image_blob(of: AttemptId, digest: Sha256Digest) -> String {
@@ -70,5 +78,6 @@ mod tests {
         let volume = volume(OBJECT, of, VolumeId::from_bytes([2; 16]), "seg/00");
         assert!(volume.ends_with("/2/volumes/02020202-0202-0202-0202-020202020202/objects/seg/00") && !volume.contains('{'));
         assert!(!image_blob(of, Sha256Digest::from_bytes([0; 32])).contains('{'));
+        assert!(!secret(of, SecretId::from_bytes([0; 16])).contains('{'));
     }
 }

@@ -95,6 +95,8 @@ ids! {
     KeyId, "a key";
     /// A token: a login, a service token, a join token, a ticket.
     TokenId, "a token";
+    /// A secret that jobs are given: a token, a password.
+    SecretId, "a secret";
     /// A lease on an opened key.
     LeaseId, "a lease";
     /// An audit entry; its place in the log is its index.

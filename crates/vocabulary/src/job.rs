@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 use crate::label::Jurisdictions;
-use crate::{JobId, Labels, Name, Purpose, Region, Sensitivity, Sha256Digest, UnixTime, VolumeId};
+use crate::{JobId, Labels, Name, Purpose, Region, SecretId, Sensitivity, Sha256Digest, UnixTime, VolumeId};
 
 /// Limits of a job; every one is enforced by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -147,6 +147,16 @@ pub struct JobOutput {
     pub name: Name,
 }
 
+/// A secret that a job is given: a file of its own memory, `/run/secrets/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSecret {
+    /// The secret.
+    pub secret: SecretId,
+    /// The file below `/run/secrets`.
+    pub name: Name,
+}
+
 /// What a tenant asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -167,6 +177,9 @@ pub struct JobSpec {
     /// Volumes to write.
     #[serde(default)]
     pub outputs: Vec<JobOutput>,
+    /// Secrets, each as a file below `/run/secrets`. Left out where there are none, so that older specs keep their digest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<JobSecret>,
     /// What the data is used for; must equal the purpose of every volume that names one.
     pub purpose: Purpose,
     /// At least the sensitivity of every input.
@@ -302,7 +315,7 @@ pub enum ExitReason {
     KeyRevoked,
     /// The image could not be fetched, verified or unpacked.
     Image,
-    /// An input could not be opened.
+    /// An input or a secret could not be opened.
     Input,
     /// An output could not be sealed.
     Output,

@@ -18,6 +18,8 @@ pub mod plan;
 pub mod problem;
 pub mod quota;
 pub mod runtime;
+pub mod secret;
+pub mod signature;
 pub mod time;
 pub mod volume;
 pub mod witness;

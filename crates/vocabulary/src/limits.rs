@@ -16,5 +16,9 @@ pub const OBJECT_MAX: usize = (64 << 20) + (8 << 20);
 pub const COMMAND_ARGS_MAX: usize = 256;
 /// Bytes of all arguments and environment of a job: an eighth of the kernel's own limit.
 pub const COMMAND_BYTES_MAX: usize = 256 << 10;
-/// Inputs and outputs of a job, each.
+/// Bytes of the name of an image in a registry: host, repository and digest are shorter together.
+pub const IMAGE_SOURCE_MAX: usize = 640;
+/// Bytes of a secret: every token, password or key file that services hand out is smaller.
+pub const SECRET_MAX: usize = 16 << 10;
+/// Inputs, outputs and secrets of a job, each.
 pub const JOB_VOLUMES_MAX: usize = 32;

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod merkle;
 pub mod name;
 pub mod root;
+pub mod secret;
 pub mod segment;
 
 pub use segment::{Kind, SegmentError, SegmentKeys};

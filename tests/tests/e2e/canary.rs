@@ -1,4 +1,5 @@
-//! People's data is sealed where the person is: no byte of it is in the server's memory, on its disk or in the traffic to it.
+//! People's data and secrets are sealed where the person is: no byte of them is in the server's memory, on its disk or in the
+//! traffic to it. A secret of a job stands in no environment either.
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -64,10 +65,32 @@ fn in_memory(pid: u32, canary: &[u8]) -> bool {
     found
 }
 
+/// The processes of this machine whose environment or command line holds the text.
+fn environments(canary: &[u8]) -> Vec<u32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let (mut found, mut read) = (Vec::new(), 0);
+    for pid in pids {
+        for file in ["environ", "cmdline"] {
+            let Ok(bytes) = std::fs::read(format!("/proc/{pid}/{file}")) else { continue };
+            read += bytes.len();
+            if holds(&bytes, canary) {
+                found.push(pid);
+            }
+        }
+    }
+    assert!(read > 1000, "only {read} bytes of environments could be read");
+    found
+}
+
 fn on_disk(folder: &Path, canary: &[u8]) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
         if kind.is_dir() {
+            // Memory that is never swapped is no disk: there a job's secrets lie while it runs.
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            if mounts.lines().any(|line| line.contains(" - ramfs ") && line.split(' ').nth(4).is_some_and(|point| Path::new(point) == path)) {
+                continue;
+            }
             if let Some(found) = on_disk(&path, canary) {
                 return Some(found);
             }
@@ -88,9 +111,25 @@ fn the_server_never_sees_the_data() {
         world.volume(volume).unwrap();
     }
     let canary = format!("canary-{:x}-{}", std::process::id(), "sings in the mine");
+    let token = format!("token-{:x}-{}", std::process::id(), "of the hub");
+    world.tenant.typed_with(&["secret", "create", "hub", "--project", e2e::PROJECT], &format!("{token}\n")).unwrap().ok().unwrap();
     let data = world.file("data.csv", canary.repeat(3000).as_bytes()).unwrap();
     world.tenant.typed(&["volume", "put", "patients", text(&data).unwrap()]).unwrap().ok().unwrap();
     world.job(&["--input", "patients", "--output", "result"], "cp /inputs/patients/data.csv /outputs/result/").unwrap().ok().unwrap();
+    // The job is given the token: in a file of its own memory, and nowhere else that it could leak from by accident.
+    let script = "test \"$(wc -c < /run/secrets/hub)\" -gt 8 && ! grep -r token- /proc/self/environ /proc/1/environ && sleep 600";
+    let sleeper = world.submit(&["--secret", "hub"], script).unwrap();
+    world.wait_for_state(&sleeper, &["running"], Duration::from_secs(60)).unwrap();
+    assert_eq!(environments(token.as_bytes()), Vec::<u32>::new(), "an environment or a command line holds the token");
+    assert_eq!(on_disk(&world.deployment.data(), token.as_bytes()), None, "the disk holds the token while the job runs");
+    world.tenant.typed(&["job", "stop", &sleeper]).unwrap().ok().unwrap();
+    world.wait_for_state(&sleeper, &["failed", "exited"], Duration::from_secs(60)).unwrap();
+    let receipt = world.tenant.typed(&["job", "receipt", &sleeper]).unwrap().ok().unwrap();
+    let receipt_file = world.file("receipt.json", receipt.bytes()).unwrap();
+    let verified = world.tenant.typed(&["verify", text(&receipt_file).unwrap()]).unwrap().ok().unwrap().out();
+    assert!(verified.contains("secret `hub` was given under a logged release"), "{verified}");
+    let told = [receipt.out(), verified, world.tenant.typed(&["-o", "json", "audit", "search"]).unwrap().out(), world.deployment.log()].concat();
+    assert!(!holds(told.as_bytes(), token.as_bytes()), "receipt, audit log or server log hold the token");
     let opened = world.folder().join("opened");
     world.tenant.typed(&["volume", "get", "result", text(&opened).unwrap()]).unwrap().ok().unwrap();
     assert!(holds(&std::fs::read(opened.join("data.csv")).unwrap(), canary.as_bytes()), "the data came back");
@@ -110,5 +149,8 @@ fn the_server_never_sees_the_data() {
     assert!(!in_memory(u32::try_from(server).unwrap(), canary.as_bytes()), "the server's memory holds the data");
     assert_eq!(on_disk(&world.deployment.data(), canary.as_bytes()), None, "the disk holds the data");
     assert!(!holds(&traffic, canary.as_bytes()), "the traffic holds the data");
+    assert!(!in_memory(u32::try_from(server).unwrap(), token.as_bytes()), "the server's memory holds the token");
+    assert_eq!(on_disk(&world.deployment.data(), token.as_bytes()), None, "the disk holds the token");
+    assert!(!holds(&traffic, token.as_bytes()), "the traffic holds the token");
     world.close().unwrap();
 }

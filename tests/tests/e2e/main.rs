@@ -11,6 +11,8 @@ mod kill;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod pull;
+#[cfg(test)]
 mod quickstart;
 #[cfg(test)]
 mod shared;

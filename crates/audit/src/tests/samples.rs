@@ -3,9 +3,10 @@
 use vocabulary::job::{AttemptId, ExitReason, JobState};
 use vocabulary::lease::{LeaseEnd, LeaseHolder, LeaseMode};
 use vocabulary::plan::NodePlace;
+use vocabulary::secret::SecretUse;
 use vocabulary::{
     DeploymentId, EntryId, ErrorCode, ImageId, JobId, KeyId, LeaseId, LineageId, NodeId, PersonId, PrincipalId,
-    Profile, ProjectId, SYSTEM_OWNER, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
+    Profile, ProjectId, SYSTEM_OWNER, SecretId, Sensitivity, Sha256Digest, StepUpId, TenantId, TokenId, UnixTime, VolumeId,
 };
 
 use super::support::Seeded;
@@ -188,7 +189,7 @@ pub(super) fn events() -> Vec<Event> {
         previous: digest(4),
     });
     all.push(Event::VolumeDeleted { volume });
-    all.push(Event::ImageImported { image, digest: digest(6), name: name() });
+    all.push(Event::ImageImported { image, digest: digest(6), name: name(), source: None });
     all.push(Event::ImageDeleted { image, digest: digest(6) });
     all.push(Event::JobSubmitted {
         job,
@@ -286,6 +287,20 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::EntriesCounted { below: 1000, count: 17 });
     all.push(Event::PersonErased { person, keys: vec![key], principals: 2 });
     all.push(Event::PersonalRevealed { entry: EntryId::from_bytes([0x0e; 16]), index: 7, subjects: vec![person.to_string()] });
+    let secret = SecretId::from_bytes([0x5e; 16]);
+    let uses: std::collections::BTreeSet<_> = [SecretUse::Job, SecretUse::Pull].into();
+    all.push(Event::SecretCreated { secret, project, name: name(), uses });
+    all.push(Event::SecretKeyReleased { lease, secret, key, version: 1, holder: LeaseHolder::Principal(principal) });
+    all.push(Event::SecretSet { secret, version: 1, sealed: digest(7) });
+    for (holder, node) in [(LeaseHolder::Attempt(attempt()), Some(node)), (LeaseHolder::Principal(principal), None)] {
+        all.push(Event::SecretReleased { lease, secret, version: 1, sealed: digest(7), holder, node, policy_epoch: 4 });
+    }
+    all.push(Event::SecretDeleted { secret });
+    all.push(Event::ImageImported { image, digest: digest(6), name: name(), source: Some("registry.example/tools/python:3".into()) });
+    all.push(Event::ImagePolicyChanged { policy: digest(8), required: 1 });
+    all.push(Event::ImageSignaturesAdded { image: digest(6), signatures: 2 });
+    let base64 = || "AAAA".to_owned();
+    all.push(Event::ImageSigned { job, image: digest(6), signer: name(), key: base64(), payload: base64(), signature: base64() });
     all
 }
 

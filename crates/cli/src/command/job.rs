@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use vocabulary::api::{Done, Job, JobCreate, Volume};
-use vocabulary::job::{Exit, ExitReason, JobInput, JobLimits, JobOutput, JobSpec, JobState, RUN_LEASE_DEFAULT_MS, SandboxGrant};
+use vocabulary::job::{Exit, ExitReason, JobInput, JobLimits, JobOutput, JobSecret, JobSpec, JobState, RUN_LEASE_DEFAULT_MS, SandboxGrant};
 use vocabulary::volume::VolumeSpec;
 use vocabulary::{ErrorCode, JobId, Name, ProjectId, Region, Sensitivity, Sha256Digest};
 use volume::folder::Source;
@@ -74,6 +74,7 @@ async fn run(app: &App, client: &Client, run: JobRun) -> Result<(), CliError> {
     let image = app.image(client, &run.image).await?;
     let inputs = mounts(app, client, &run.inputs).await?;
     let outputs = mounts(app, client, &run.outputs).await?;
+    let secrets = secrets(app, client, &run.secrets).await?;
     let volumes = || inputs.iter().chain(&outputs).map(|(_, volume)| volume);
     let highest = volumes().map(|volume| volume.spec.sensitivity).max().unwrap_or(Sensitivity::Public);
     let sensitivity = run.sensitivity.unwrap_or(highest);
@@ -85,7 +86,7 @@ async fn run(app: &App, client: &Client, run: JobRun) -> Result<(), CliError> {
     }
     let outputs = outputs.iter().map(|(name, volume)| JobOutput { volume: volume.id, name: name.clone() }).collect();
     let (detach, rm_on_interrupt) = (run.detach, run.rm_on_interrupt);
-    let spec = spec(run, image, sensitivity, grants, all, outputs);
+    let spec = spec(run, image, sensitivity, grants, (all, outputs, secrets));
     let submit = Call::post("/v1/jobs", &JobCreate { project, spec })?.idempotent(suffix());
     let job: Job = app.send(client, &submit).await?;
     if detach {
@@ -113,8 +114,7 @@ fn spec(
     image: Sha256Digest,
     sensitivity: Sensitivity,
     grants: BTreeSet<SandboxGrant>,
-    inputs: Vec<JobInput>,
-    outputs: Vec<JobOutput>,
+    (inputs, outputs, secrets): (Vec<JobInput>, Vec<JobOutput>, Vec<JobSecret>),
 ) -> JobSpec {
     let defaults = JobLimits::default();
     JobSpec {
@@ -124,6 +124,7 @@ fn spec(
         env: run.env.into_iter().collect(),
         inputs,
         outputs,
+        secrets,
         purpose: run.purpose,
         sensitivity,
         region: run.region,
@@ -278,6 +279,7 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
     ];
     pairs.extend(job.spec.inputs.iter().map(|input| ("reads", format!("volume {} as {}", input.volume, input.name))));
     pairs.extend(job.spec.outputs.iter().map(|output| ("writes", format!("volume {} from /outputs/{}", output.volume, output.name))));
+    pairs.extend(job.spec.secrets.iter().map(|secret| ("is given", format!("secret {} as /run/secrets/{}", secret.secret, secret.name))));
     if let Some(exit) = &job.exit {
         pairs.push(("reason", format!("{}: {}", reason(exit.reason), exit.detail)));
         pairs.extend(exit.peak_memory_bytes.map(|peak| ("peak memory", human_bytes(peak))));
@@ -331,6 +333,17 @@ async fn mounts(app: &App, client: &Client, texts: &[String]) -> Result<Vec<(Nam
         let volume = app.volume(client, volume).await?;
         let as_name = as_name.map_or_else(|| Ok(volume.spec.name.clone()), name)?;
         found.push((as_name, volume));
+    }
+    Ok(found)
+}
+
+/// Reads `SECRET` or `NAME=SECRET`, several.
+async fn secrets(app: &App, client: &Client, texts: &[String]) -> Result<Vec<JobSecret>, CliError> {
+    let mut found = Vec::new();
+    for text in texts {
+        let (as_name, secret) = text.split_once('=').map_or((None, text.as_str()), |(name, secret)| (Some(name), secret));
+        let secret = crate::command::secret::find(app, client, secret).await?;
+        found.push(JobSecret { secret: secret.id, name: as_name.map_or_else(|| Ok(secret.name.clone()), name)? });
     }
     Ok(found)
 }

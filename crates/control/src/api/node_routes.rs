@@ -4,7 +4,7 @@ use vocabulary::channel;
 
 use crate::api::node::NodeTable;
 use crate::api::table::Words;
-use crate::operation::{attempt, channel as node_channel, enrolment, job_output, statement, witness};
+use crate::operation::{attempt, channel as node_channel, enrolment, job_output, secret, statement, witness};
 
 /// The table.
 pub(crate) fn node_table() -> NodeTable {
@@ -16,6 +16,7 @@ pub(crate) fn node_table() -> NodeTable {
     table.get(Words("GET", channel::IMAGE, "attempt_image_show", "Says what the attempt's image consists of"), attempt::image);
     table.raw(Words("GET", channel::IMAGE_BLOB, "attempt_image_blob_get", "Gives a blob of the attempt's image"), attempt::image_blob);
     table.json(Words("POST", channel::LEASE, "attempt_lease_create", "Releases the keys of a volume to the attempt"), attempt::lease);
+    table.json(Words("POST", channel::SECRET, "attempt_secret_create", "Releases a secret to the attempt"), secret::release);
     table.raw(Words("GET", channel::OBJECT, "attempt_object_get", "Gives a sealed object under a lease"), attempt::object_get);
     table.raw(Words("PUT", channel::OBJECT, "attempt_object_put", "Takes a sealed object under a write lease"), attempt::object_put);
     table.json(Words("POST", channel::COMMIT, "attempt_commit", "Compares and sets a root under a write lease"), attempt::commit_root);

@@ -6,7 +6,7 @@ use vocabulary::api;
 
 use crate::api::table::{Table, Words};
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, erasure, image, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, tenant, token, volume, witness};
+use crate::operation::{audit_log, enrolment, erasure, image, image_policy, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, secret, tenant, token, volume, witness};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -30,6 +30,7 @@ pub(crate) fn table() -> Table {
     table.component::<api::Node>();
     table.component::<api::Principal>();
     table.component::<api::Project>();
+    table.component::<vocabulary::secret::Secret>();
     table.component::<api::TokenInfo>();
     table.component::<api::Volume>();
     table.component::<vocabulary::quota::Quota>();
@@ -101,6 +102,15 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/image-blobs/{digest}", "image_blob_show", "Says whether the tenant has a blob"), &[], image::show_blob);
     table.json(Words("POST", "/v1/images", "image_create", "Names a manifest whose blobs were uploaded"), &[], image::create);
     table.get(Words("GET", "/v1/images", "image_list", "Lists images by name"), PAGE_QUERY, image::list);
+    table.json(Words("POST", "/v1/images/{digest}/signatures", "image_signatures_add", "Keeps signatures of an image"), &[], image_policy::add);
+    table.json(Words("PUT", "/v1/image-policy", "image_policy_set", "Says who must have signed the images of jobs"), &[], image_policy::set);
+    table.get(Words("GET", "/v1/image-policy", "image_policy_show", "Shows who must have signed the images of jobs"), &[], image_policy::show);
+    table.json(Words("POST", "/v1/secrets", "secret_create", "Makes a secret; the answer carries the key to seal its value with"), &[], secret::create);
+    table.get(Words("GET", "/v1/secrets", "secret_list", "Lists secrets, never their values"), PAGE_QUERY, secret::list);
+    table.json(Words("POST", "/v1/secrets/{id}/versions", "secret_renew", "Begins a new version; the answer carries its key"), &[], secret::renew);
+    table.json(Words("PUT", "/v1/secrets/{id}/value", "secret_set", "Takes the sealed value of the version that waits for it"), &[], secret::set);
+    table.json(Words("POST", "/v1/secrets/{id}/open", "secret_open", "Releases a secret to a person who pulls an image with it"), &[], secret::open);
+    table.get(Words("DELETE", "/v1/secrets/{id}", "secret_delete", "Destroys a secret's keys and forgets it"), &[], secret::delete);
     table.json(Words("POST", "/v1/jobs", "job_submit", "Submits a job"), &[], job::create);
     table.get(Words("GET", "/v1/jobs", "job_list", "Lists jobs"), PAGE_QUERY, job::list);
     table.get(Words("GET", "/v1/jobs/{id}", "job_show", "Shows a job, and while it waits why"), &[], job::show);

@@ -67,7 +67,7 @@ const STOPPED: (&str, &str) = ("release-stopped", "the job was asked to stop");
 
 /// What a rule that is none of Cedar's says.
 pub(crate) fn own_rule(id: &str) -> Option<&'static str> {
-    [UNNAMED, WRONG_MODE, REVOKED, STOPPED, BEYOND_OWN].into_iter().find(|(known, _)| *known == id).map(|(_, text)| text)
+    [UNNAMED, WRONG_MODE, REVOKED, STOPPED, BEYOND_OWN].into_iter().find(|(known, _)| *known == id).map(|(_, text)| text).or_else(|| super::secret::own_rule(id))
 }
 
 /// Why a job may not have a key, before the rules are asked.

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use store::blobs::Upload;
 use store::{BlobError, BlobPath, Expect, Kind, Page, Put, Transaction};
 use vocabulary::api::{self, Image, ImageCreate};
+use vocabulary::limits::IMAGE_SOURCE_MAX;
 use vocabulary::plan::{BlobRef, ImageBlobs};
 use vocabulary::quota::QuotaUse;
 use vocabulary::{ErrorCode, ImageId, Sha256Digest, TenantId};
@@ -216,11 +217,12 @@ pub(crate) async fn create(call: Call<ImageImport>, request: ImageCreate) -> Res
         name: request.name,
         manifest: request.manifest,
         size,
+        source: request.source,
         importer: member.principal,
         created: call.now,
     };
     let put = Put::json(tenant.tenant, Kind::IMAGE, row.id, Expect::Absent, &row).map_err(Failure::internal)?;
-    let event = Event::ImageImported { image: row.id, digest: row.manifest, name: row.name.clone() };
+    let event = Event::ImageImported { image: row.id, digest: row.manifest, name: row.name.clone(), source: row.source.clone() };
     let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(ImageImport::NAME), event)?;
     let put = put.name(&row.name).link(link(&row.manifest));
     let asked = QuotaUse {
@@ -244,6 +246,9 @@ pub(crate) async fn create(call: Call<ImageImport>, request: ImageCreate) -> Res
 
 /// Checks that the blobs are those of the manifest, all there, with their sizes. Returns the sum of the sizes.
 async fn check(control: &Control, tenant: TenantId, request: &ImageCreate) -> Result<u64, Failure> {
+    if request.source.as_ref().is_some_and(|source| source.is_empty() || source.len() > IMAGE_SOURCE_MAX || !source.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(Failure::invalid(format!("`source` has 1 to {IMAGE_SOURCE_MAX} visible ASCII characters")));
+    }
     if request.blobs.len() > IMAGE_BLOBS_MAX {
         return Err(Failure::new(ErrorCode::TooLarge, format!("`blobs`: an image has at most {IMAGE_BLOBS_MAX}")));
     }
@@ -282,7 +287,7 @@ async fn check(control: &Control, tenant: TenantId, request: &ImageCreate) -> Re
 }
 
 fn shown(row: ImageRow) -> Image {
-    Image { id: row.id, name: row.name, manifest: row.manifest, size: row.size, created: row.created, audit_index: None }
+    Image { id: row.id, name: row.name, manifest: row.manifest, size: row.size, source: row.source, created: row.created, audit_index: None }
 }
 
 /// Lists images by name; those whose name moved on are not shown.

@@ -149,6 +149,8 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
         call.also::<JobWiden>(Resource::Job(job.facts(tenant, None))).await?;
     }
     data(&call, tenant, &job).await?;
+    super::secret::admit(&call, tenant, &job).await?;
+    let signed = super::image_policy::admit(&call, tenant.tenant, id, &job.spec.image).await?;
     // The receipt will name the set under which the job was placed.
     control.record_policy(tenant.tenant, call.now).await?;
     let put = job.put(Expect::Absent)?;
@@ -159,7 +161,7 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
         tenant.tenant,
         Some(project),
         &asked,
-        Transaction::new().with(put).entry(entry),
+        signed.into_iter().fold(Transaction::new().with(put).entry(entry), Transaction::entry),
         shown,
     )
     .await?;

@@ -5,7 +5,7 @@ use audit::Event;
 use policy::{CallFacts, Facts, Resource, SetFacts};
 use store::EntryRow;
 use vocabulary::api::{PolicyExplain, PolicyExplained, RuleText};
-use vocabulary::{PrincipalId, VolumeId};
+use vocabulary::{PrincipalId, SecretId, VolumeId};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
@@ -77,8 +77,12 @@ pub(crate) async fn explain(call: Call<Explain>, question: PolicyExplain) -> Res
             let id: PrincipalId = id.parse().map_err(|_| Failure::not_found())?;
             Resource::Principal(control.member(tenant.tenant, id).await?.ok_or_else(Failure::not_found)?.facts())
         }
+        "secret" => {
+            let id: SecretId = id.parse().map_err(|_| Failure::not_found())?;
+            crate::operation::secret::resource(&control.secret(tenant.tenant, id).await?.1, tenant)
+        }
         "key" => Resource::Key { id: id.parse().map_err(|_| Failure::not_found())?, tenant },
-        _ => return Err(Failure::invalid("`resource` is tenant/ID, volume/ID, job/ID, principal/ID or key/ID")),
+        _ => return Err(Failure::invalid("`resource` is tenant/ID, volume/ID, job/ID, principal/ID, secret/ID or key/ID")),
     };
     let facts = Facts {
         principal: who.facts(),

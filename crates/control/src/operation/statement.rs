@@ -18,6 +18,7 @@ use crate::api::node::{Liveness, NodeCall, PlacedAttempt};
 use crate::api::problem::Failure;
 use crate::lease::{COMMIT, CommitRow, LeaseRow, commit_id};
 use crate::operation::object::blob_failure;
+use crate::operation::secret::ReleaseRow;
 use crate::planner::{AttemptRow, JobRow};
 use crate::receipts::statement_path;
 use crate::row::NodeRow;
@@ -58,7 +59,10 @@ pub(crate) async fn take(call: NodeCall<AttemptStatement>, upload: StatementUplo
         }
         let placed = call.attempt(Liveness::LastWords).await?;
         let judged = match agrees(&envelope, &placed, &call.node, call.control.deployment) {
-            Ok(statement) => volumes(&call.control, &placed, &statement).await?.map(|()| statement),
+            Ok(statement) => match volumes(&call.control, &placed, &statement).await? {
+                Ok(()) => secrets(&call.control, &placed, &statement).await?.map(|()| statement),
+                Err(broken) => Err(broken),
+            },
             Err(broken) => Err(broken),
         };
         let statement = match judged {
@@ -215,6 +219,32 @@ async fn volumes(control: &Control, placed: &PlacedAttempt, statement: &Statemen
         }
     }
     Ok(Ok(()))
+}
+
+/// Whether each secret is one that the job names, under a release to this attempt; all of them when the job completed.
+async fn secrets(control: &Control, placed: &PlacedAttempt, statement: &Statement) -> Result<Result<(), Broken>, Failure> {
+    let spec = &placed.job.spec.secrets;
+    if spec.is_empty() && statement.secrets.is_empty() {
+        return Ok(Ok(()));
+    }
+    let wrong = |why: String| Ok(Err(broken("statement-secret", why)));
+    let released = control.secrets_of_job(placed.tenant.tenant, placed.id.job).await?;
+    for (number, given) in statement.secrets.iter().enumerate() {
+        let twice = statement.secrets.iter().take(number).any(|before| before.name == given.name);
+        if twice || !spec.iter().any(|named| named.secret == given.secret && named.name == given.name) {
+            return wrong(format!("secret {} as `{}` is not what the job names, or stands twice", given.secret, given.name));
+        }
+        let holder = LeaseHolder::Attempt(placed.id);
+        let fits = |row: &ReleaseRow| row.holder == holder && row.secret == given.secret && row.version == given.version;
+        if !released.iter().any(|(lease, row)| *lease == given.lease && fits(row)) {
+            return wrong(format!("lease {} is not this attempt's for version {} of secret {}", given.lease, given.version, given.secret));
+        }
+    }
+    let completed = statement.exit.reason == ExitReason::Completed;
+    match spec.iter().find(|named| !statement.secrets.iter().any(|given| given.name == named.name)) {
+        Some(named) if completed => wrong(format!("the job completed without secret `{}`", named.name)),
+        Some(_) | None => Ok(Ok(())),
+    }
 }
 
 fn uses(statement: &Statement) -> impl Iterator<Item = (&VolumeUse, LeaseMode)> {

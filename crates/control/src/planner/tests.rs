@@ -19,6 +19,7 @@ pub(super) fn spec() -> JobSpec {
         env: BTreeMap::new(),
         inputs: vec![],
         outputs: vec![],
+        secrets: vec![],
         purpose: "research".parse::<Purpose>().unwrap(),
         sensitivity: Sensitivity::Internal,
         region: None,

@@ -24,6 +24,7 @@ pub(super) async fn image(world: &World, tenant: &Tenant) {
             name: "busybox".parse().unwrap(),
             manifest: IMAGE,
             size: 1,
+            source: None,
             importer: vocabulary::PrincipalId::from_bytes([1; 16]),
             created: now,
         };

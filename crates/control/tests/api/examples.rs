@@ -38,6 +38,9 @@ pub(crate) async fn things(world: &mut World) -> Things {
     let path = format!("/v1/volumes/{}/read-leases", things["volume"]);
     let lease = world.alice(Ask::post(path, lease)).await.good();
     things.insert("lease", text(&lease["id"]));
+    let secret = json!({ "name": "hub", "project": things["project"], "uses": ["job", "pull"], "recipient": x25519() });
+    let secret = world.alice(Ask::post("/v1/secrets", secret)).await.good();
+    things.insert("secret", text(&secret["key"]["secret"]));
     let keys = world.alice(Ask::get("/v1/keys")).await.good();
     things.insert("key", text(&keys["items"][0]["id"]));
     let blob = b"a blob of acme".to_vec();
@@ -78,7 +81,7 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
     let (ids, body): (Vec<(&str, String)>, Option<Value>) = match route {
         "health_show" | "deployment_show" | "openapi_show" | "log_checkpoint" | "log_cosigned_checkpoint" | "log_witness_policy" | "witness_show" | "whoami_show" | "token_logout" | "status_show" | "tenant_list"
         | "platform_audit_list" | "node_list" | "project_list" | "principal_list" | "token_list" | "volume_list" | "lease_list" | "image_list"
-        | "job_list" | "key_list" | "tenant_key_rotate" | "audit_list" => (vec![], None),
+        | "job_list" | "secret_list" | "key_list" | "tenant_key_rotate" | "audit_list" => (vec![], None),
         "log_tile" => (vec![("*path", "entries/000.p/1".into())], None),
         "token_login" => (vec![], Some(json!({ "name": "nobody-here", "password": "wrong-password-1", "code": "000000" }))),
         "enrolment_begin" => (vec![], Some(json!({ "ticket": "swm_no_ticket" }))),
@@ -133,6 +136,17 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
         "lease_end" => (vec![("id", thing("lease"))], None),
         "image_blob_put" | "image_blob_show" => (vec![("digest", thing("blob"))], None),
         "image_create" => (vec![], Some(json!({ "name": "base", "manifest": thing("blob"), "blobs": [{ "digest": thing("blob"), "size": 14 }] }))),
+        "image_signatures_add" => {
+            (vec![("digest", thing("blob"))], Some(json!({ "signatures": [{ "payload": "AAAA", "signature": "AAAA" }] })))
+        }
+        "image_policy_set" => (vec![], Some(json!({ "required": 0, "signers": [] }))),
+        "image_policy_show" => (vec![], None),
+        "secret_create" => {
+            (vec![], Some(json!({ "name": "tracker", "project": thing("project"), "uses": ["job"], "recipient": x25519() })))
+        }
+        "secret_renew" | "secret_open" => (vec![("id", thing("secret"))], Some(json!({ "recipient": x25519() }))),
+        "secret_set" => (vec![("id", thing("secret"))], Some(json!({ "version": 1, "sealed": "AAAA" }))),
+        "secret_delete" => (vec![("id", thing("secret"))], None),
         "job_submit" => (vec![], Some(json!({ "project": thing("project"), "spec": job_spec() }))),
         "job_show" | "job_stop" | "job_logs" | "job_receipt_get" => (vec![("id", thing("nobody"))], None),
         "key_destroy" => (vec![("id", thing("key"))], None),

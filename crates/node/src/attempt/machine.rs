@@ -5,6 +5,7 @@
 //! makes the sandbox: an attempt that reached [`Phase::Creating`] is found again or fails, and is never begun twice.
 
 use receipt::VolumeUse;
+use receipt::statement::SecretGiven;
 use vocabulary::UnixTime;
 use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{Exit, ExitReason, JobState};
@@ -62,6 +63,8 @@ pub(crate) enum Event {
     Opened {
         /// What was read.
         inputs: Vec<VolumeUse>,
+        /// What was given.
+        secrets: Vec<SecretGiven>,
         /// The ids that were set apart.
         id_base: u32,
     },
@@ -207,6 +210,7 @@ impl Machine {
                 None => {
                     self.record.boot_id = boot_id;
                     self.record.inputs.clear();
+                    self.record.secrets.clear();
                     self.record.id_base = None;
                     self.enter(Phase::Pulling, now)
                 }
@@ -331,8 +335,9 @@ impl Machine {
                 self.conclude(reason, stopped_before(reason), now)
             }
             (Phase::Pulling, Event::Pulled) => self.enter(Phase::Opening, now),
-            (Phase::Opening, Event::Opened { inputs, id_base }) => {
+            (Phase::Opening, Event::Opened { inputs, secrets, id_base }) => {
                 self.record.inputs = inputs;
+                self.record.secrets = secrets;
                 self.record.id_base = Some(id_base);
                 // Without a run lease it waits here, where it can still be begun again.
                 if self.cleared { self.enter(Phase::Creating, now) } else { vec![Effect::Persist] }

@@ -29,7 +29,7 @@ fn begin(found: Found, boot: &str) -> Event {
 }
 
 fn opened() -> Event {
-    Event::Opened { inputs: Vec::new(), id_base: 65_536 }
+    Event::Opened { inputs: Vec::new(), secrets: Vec::new(), id_base: 65_536 }
 }
 
 fn created() -> Event {

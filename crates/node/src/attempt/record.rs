@@ -1,6 +1,7 @@
 //! What is remembered of one attempt: written before each step is begun, never with a key in it.
 
 use receipt::VolumeUse;
+use receipt::statement::SecretGiven;
 use serde::{Deserialize, Serialize};
 use vocabulary::UnixTime;
 use vocabulary::isolation::IsolationReport;
@@ -69,6 +70,9 @@ pub(crate) struct Record {
     pub(crate) isolation: Option<IsolationReport>,
     /// Volumes that it read.
     pub(crate) inputs: Vec<VolumeUse>,
+    /// Secrets that it was given: names and versions, nothing of their values.
+    #[serde(default)]
+    pub(crate) secrets: Vec<SecretGiven>,
     /// Volumes that it wrote.
     pub(crate) outputs: Vec<VolumeUse>,
     /// Why it was told to stop.
@@ -95,6 +99,7 @@ impl Record {
             argv: Vec::new(),
             isolation: None,
             inputs: Vec::new(),
+            secrets: Vec::new(),
             outputs: Vec::new(),
             stop: None,
             exit: None,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use receipt::statement::SecretGiven;
 use runtime::image;
 use runtime::scratch::Scratch;
 use runtime::supervisor::{Handle, ShimState, StartError, Status, SupervisorError};
@@ -22,7 +23,7 @@ use crate::channel::{Backoff, chain, patiently, printable};
 use crate::limits::{SCRUB_PAUSE, SCRUB_TRIES, WATCH_EVERY};
 use crate::logs::Shipper;
 use crate::sandbox::{self, Place};
-use crate::{clock, statement, volumes};
+use crate::{clock, secrets, statement, volumes};
 
 /// What the steps of one attempt share. Nothing of it is written to the disk.
 #[derive(Debug)]
@@ -98,23 +99,24 @@ impl Hands {
         // Given back with the leftovers, however this ends.
         *self.id_base.lock().unwrap_or_else(PoisonError::into_inner) = Some(id_base);
         match self.open_inputs(id_base).await {
-            Ok(inputs) => {
+            Ok((inputs, secrets)) => {
                 for mut view in self.older.clone() {
                     // An end of the other's task is an end of the other.
                     let _ = view.wait_for(|view| !view.lives).await;
                 }
-                Event::Opened { inputs, id_base }
+                Event::Opened { inputs, secrets, id_base }
             }
             Err(failure) => Event::Failed(failure),
         }
     }
 
-    async fn open_inputs(&self, id_base: u32) -> Result<Vec<receipt::VolumeUse>, Failure> {
+    async fn open_inputs(&self, id_base: u32) -> Result<(Vec<receipt::VolumeUse>, Vec<SecretGiven>), Failure> {
         let (dir, bytes) = (self.dir.clone(), self.planned.spec.limits.scratch_bytes);
         let image = self.shared.images.cached(self.planned.spec.image).ok_or_else(|| failure(ExitReason::Image, "the image is gone from the cache"))?;
         let spec = self.planned.spec.clone();
         let made = blocking(move || {
             let (uid, gid) = image::resolve_user(&image.root, &image.config.user).map_err(|error| chain(&error))?;
+            runtime::secret::wipe(&dir).map_err(|error| chain(&error))?;
             // What an earlier run of the agent had begun is of no use: its key may be anywhere.
             Scratch::remove_leftovers(&dir).map_err(|error| chain(&error))?;
             let scratch = Scratch::create(&dir, bytes, &mut keys::SystemRandom).map_err(|error| chain(&error))?;
@@ -134,7 +136,7 @@ impl Hands {
                 Ok(())
             })();
             match owned {
-                Ok(()) => Ok(scratch),
+                Ok(()) => Ok((scratch, (inside(uid), inside(gid)))),
                 Err(error) => {
                     let error: runtime::scratch::ScratchError = error;
                     let text = chain(&error);
@@ -143,10 +145,13 @@ impl Hands {
                 }
             }
         });
-        match made.await {
-            Ok(Ok(scratch)) => *self.scratch.lock().unwrap_or_else(PoisonError::into_inner) = Some(scratch),
+        let (uid, gid) = match made.await {
+            Ok(Ok((scratch, user))) => {
+                *self.scratch.lock().unwrap_or_else(PoisonError::into_inner) = Some(scratch);
+                user
+            }
             Ok(Err(error)) | Err(error) => return Err(failure(ExitReason::Create, format!("scratch: {error}"))),
-        }
+        };
         let mut used = Vec::new();
         for input in &self.planned.spec.inputs {
             let target = self.data().join("inputs").join(input.name.as_str());
@@ -154,7 +159,24 @@ impl Hands {
             let opened = volumes::open(&self.shared.channel, &self.planned, (input.volume, &input.name), &target, mode, &self.progress);
             used.push(opened.await.map_err(|error| failure(ExitReason::Input, format!("input `{}`: {}", input.name, chain(&error))))?);
         }
-        Ok(used)
+        Ok((used, self.open_secrets(uid, gid).await?))
+    }
+
+    /// Secrets come last: the less time they lie here, the better.
+    async fn open_secrets(&self, uid: u32, gid: u32) -> Result<Vec<SecretGiven>, Failure> {
+        let (mut files, mut given) = (Vec::new(), Vec::new());
+        for named in &self.planned.spec.secrets {
+            let opened = secrets::open(&self.shared.channel, &self.planned, named);
+            let (file, one) = opened.await.map_err(|error| failure(ExitReason::Input, format!("secret `{}`: {}", named.name, chain(&error))))?;
+            files.push(file);
+            given.push(one);
+        }
+        if !files.is_empty() {
+            let dir = self.dir.clone();
+            let laid = blocking(move || runtime::secret::create(&dir, &files, uid, gid).map_err(|error| chain(&error)));
+            laid.await.and_then(|laid| laid).map_err(|error| failure(ExitReason::Create, format!("secrets: {error}")))?;
+        }
+        Ok(given)
     }
 
     pub(super) async fn create(&self, id_base: Option<u32>) -> Event {
@@ -166,11 +188,12 @@ impl Hands {
             return failed(ExitReason::Image, "the image is gone from the cache");
         };
         let (shared, planned, scratch) = (Arc::clone(&self.shared), self.planned.clone(), self.data());
+        let secrets = runtime::secret::source(&self.dir);
         let made = blocking(move || {
             let user = image::resolve_user(&image.root, &image.config.user).map_err(|error| failure(ExitReason::Image, chain(&error)))?;
             let parent = &shared.cgroup_parent;
             let backend = sandbox::backend(&planned.spec, &shared.backends).ok_or_else(|| failure(ExitReason::Create, "runtime: this node does not offer it any more"))?;
-            let place = Place { image_root: &image.root, scratch: &scratch, user, backend, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
+            let place = Place { image_root: &image.root, scratch: &scratch, secrets: &secrets, user, backend, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
             let spec = sandbox::attempt_spec(&planned, &image.config, &place).map_err(|detail| failure(ExitReason::Create, detail))?;
             let handle = match shared.supervisor.start(&spec) {
                 Ok(handle) => handle,
@@ -267,8 +290,9 @@ impl Hands {
             let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
             let dir = self.dir.clone();
             let done = blocking(move || {
+                let wiped = runtime::secret::wipe(&dir).map_err(|error| chain(&error));
                 let destroyed = scratch.map_or(Ok(()), Scratch::destroy);
-                destroyed.and_then(|()| Scratch::remove_leftovers(&dir)).map_err(|error| chain(&error))
+                wiped.and(destroyed.and_then(|()| Scratch::remove_leftovers(&dir)).map_err(|error| chain(&error)))
             });
             match done.await {
                 Ok(Ok(())) => return Event::Scrubbed { left: None },
@@ -313,6 +337,7 @@ impl Hands {
             let (handle, dir) = (self.handle(), self.dir.clone());
             let done = blocking(move || {
                 handle.map_or(Ok(()), |handle| handle.cleanup()).map_err(|error| chain(&error))?;
+                runtime::secret::wipe(&dir).map_err(|error| chain(&error))?;
                 Scratch::remove_leftovers(&dir).map_err(|error| chain(&error))?;
                 remove_all_but_record(&dir).map_err(|error| chain(&error))
             });

@@ -16,4 +16,6 @@ mod plane;
 #[cfg(test)]
 mod restarts;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod world;

@@ -26,9 +26,10 @@ use vocabulary::api::{Done, LogAck, LogBatch, NodeEnrol, NodeEnrolled, NodeRenew
 use vocabulary::job::{AttemptId, JobState, LogFrame};
 use vocabulary::lease::{Lease, LeaseHolder, LeaseMode, LeaseRequest, ReleasedKey, WriterEpoch, release_info};
 use vocabulary::plan::{AttemptReport, BlobRef, ImageBlobs, NodePlace, NodePlan, NodeReport, PLAN_CONTEXT, PlannedJob, RenewedRun, ReportAnswer, Revocations, SignedPlan};
+use vocabulary::secret::{ReleasedSecret, SecretKey, SecretRequest};
 use vocabulary::volume::RootHead;
 use vocabulary::{
-    ControlId, DeploymentId, ErrorCode, JobId, KeyId, LeaseId, LineageId, NodeId, Problem, Profile, Sha256Digest, TenantId, UnixTime, VolumeId, channel,
+    ControlId, DeploymentId, ErrorCode, JobId, KeyId, LeaseId, LineageId, NodeId, Problem, Profile, SecretId, Sha256Digest, TenantId, UnixTime, VolumeId, channel,
 };
 use volume::root::RootRecord;
 
@@ -101,6 +102,7 @@ pub(crate) struct Facts {
     pub(crate) images: BTreeMap<Sha256Digest, Vec<Sha256Digest>>,
     pub(crate) blob_fetches: u32,
     pub(crate) volumes: BTreeMap<VolumeId, FakeVolume>,
+    pub(crate) secrets: BTreeMap<SecretId, Vec<u8>>,
     leases: BTreeMap<LeaseId, (VolumeId, LeaseMode, u64)>,
     pub(crate) reports: Vec<NodeReport>,
     pub(crate) logs: BTreeMap<AttemptId, Vec<LogFrame>>,
@@ -207,6 +209,7 @@ impl Plane {
             .route(channel::IMAGE, get(image))
             .route(channel::IMAGE_BLOB, get(blob))
             .route(channel::LEASE, post(lease))
+            .route(channel::SECRET, post(secret))
             .route(channel::OBJECT, get(get_object).put(put_object))
             .route(channel::COMMIT, post(commit))
             .route(channel::LOGS, post(logs))
@@ -442,6 +445,25 @@ async fn lease(State(plane): State<Plane>, Path((job, attempt, volume)): Path<(J
         };
         facts.leases.insert(id, (volume, body.mode, writer.map_or(0, |writer| writer.epoch)));
         Json(lease).into_response()
+    })
+}
+
+async fn secret(State(plane): State<Plane>, Path((job, attempt, secret)): Path<(JobId, u32, SecretId)>, Json(body): Json<SecretRequest>) -> Response {
+    plane.look(|facts| {
+        let fault = facts.fault;
+        let Some(value) = facts.secrets.get(&secret) else { return problem(ErrorCode::NotFound, "no such secret") };
+        let (lease, key, plain) = (LeaseId::from_bytes(fresh(0x1e)), KeyId::from_bytes([0x4b; 16]), [0x5e; 32]);
+        let recipient: [u8; 32] = STANDARD.decode(&body.recipient).unwrap().try_into().unwrap();
+        let stranger = *keys::hpke::RecipientKey::generate().unwrap().public();
+        let recipient = if fault == Fault::OtherRecipient { stranger } else { recipient };
+        let sealed = keys::hpke::seal(&recipient, &vocabulary::secret::release_info(lease, secret, key, 3), b"", &plain).unwrap();
+        let context = keys::secret::SecretContext { tenant: TENANT, secret, key, version: 3 };
+        let value = keys::secret::seal(&keys::PlainKey::from_bytes(plain), &context, value, &mut SystemRandom).unwrap();
+        let tenant = if fault == Fault::OtherTenant { TenantId::from_bytes([9; 16]) } else { TENANT };
+        let (encapsulated, sealed) = (STANDARD.encode(sealed.encapsulated), STANDARD.encode(sealed.ciphertext));
+        let key = SecretKey { lease, tenant, secret, key, version: 3, encapsulated, sealed };
+        let holder = LeaseHolder::Attempt(AttemptId { job, attempt });
+        Json(ReleasedSecret { key, holder, value: STANDARD.encode(value), audit_index: 3 }).into_response()
     })
 }
 

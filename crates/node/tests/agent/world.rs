@@ -255,7 +255,7 @@ impl Drop for World {
         }
         for entry in std::fs::read_dir(self.dir.join("attempts")).into_iter().flatten().flatten() {
             for _ in 0..50 {
-                if runtime::scratch::Scratch::remove_leftovers(&entry.path()).is_ok() {
+                if runtime::secret::wipe(&entry.path()).is_ok() && runtime::scratch::Scratch::remove_leftovers(&entry.path()).is_ok() {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(50));

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use vocabulary::{JobId, KeyId, PrincipalId, SYSTEM_OWNER, Sensitivity};
 
-use super::{allowed, cleared, facts, job, node, operator, refused, resource, service_of, staff, tenant, user_of, volume, volume_of};
+use super::{allowed, cleared, facts, job, node, operator, refused, resource, secret, service_of, staff, tenant, user_of, volume, volume_of};
 use crate::*;
 
 /// A release of a volume's key to a job, changed.
@@ -210,6 +210,7 @@ fn every_guardrail_refuses_something() {
         ("isolation-volume", "volumeView", facts(admin(), "volumeView", of(EntityKind::Volume, foreign))),
         ("isolation-job", "jobView", facts(admin(), "jobView", of(EntityKind::Job, foreign))),
         ("isolation-image", "imageUse", facts(admin(), "imageUse", of(EntityKind::Image, foreign))),
+        ("isolation-secret", "secretOpen", facts(admin(), "secretOpen", of(EntityKind::Secret, foreign))),
         ("isolation-key", "keyDestroy", facts(admin(), "keyDestroy", of(EntityKind::Key, foreign))),
         ("isolation-tenant", "jobList", facts(admin(), "jobList", of(EntityKind::Tenant, foreign))),
         ("isolation-user", "principalDelete", facts(admin(), "principalDelete", of(EntityKind::User, foreign))),
@@ -239,6 +240,11 @@ fn every_guardrail_refuses_something() {
         ("release-purpose", "keyRelease", release(|_, _, release| release.purpose = "marketing".parse().unwrap())),
         ("release-person-trust", "volumeRead", facts(admin(), "volumeRead", volume_of(own, 1, Sensitivity::Internal, 1))),
         ("release-person-purpose", "volumeRead", marketing),
+        ("secret-placement", "secretRelease", facts(Principal::Job(JobFacts { node: None, ..job(own, 1) }), "secretRelease", of(EntityKind::Secret, own))),
+        ("secret-project", "secretRelease", facts(Principal::Job(job(own, 2)), "secretRelease", of(EntityKind::Secret, own))),
+        ("secret-jobs", "secretUse", facts(admin(), "secretUse", secret(own, 1, false, true))),
+        ("secret-jobs", "secretRelease", facts(Principal::Job(job(own, 1)), "secretRelease", secret(own, 1, false, true))),
+        ("secret-pulls", "secretOpen", facts(admin(), "secretOpen", secret(own, 1, true, false))),
     ];
     for (rule, action, asked) in &cases {
         refused(&sets, asked, action, rule);

@@ -363,6 +363,7 @@ impl World {
             project,
             region: place.region,
             run_lease,
+            secrets: Vec::new(),
             tenant: TENANT,
             time: later(1),
         };

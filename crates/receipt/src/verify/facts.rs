@@ -8,6 +8,7 @@ use vocabulary::{NodeId, Sha256Digest, UnixTime};
 
 use super::chain;
 use super::logged::Logged;
+use crate::cosign::{COSIGN_PAYLOAD_MAX, ImageKey, Payload};
 use crate::deployment::CheckedDeployment;
 use crate::envelope::{IN_TOTO, InToto, PublicKey, base64, base64_32};
 use crate::limits::ROOT_RECORD_MAX;
@@ -309,6 +310,56 @@ pub(super) fn volumes(lines: &mut Lines, log: &Logged, record: &Record, statemen
         let claim = format!("output `{}` was committed under a registered signer and a logged release", output.name);
         let outcome = volume(log, record, statement, output, LeaseMode::Write).map(|detail| ((), detail));
         lines.check(&claim, Tool::Independent, outcome)?;
+    }
+    Some(())
+}
+
+/// Who signed the image: each signature that was counted at submission is checked again, from the entry alone.
+pub(super) fn image_signatures(lines: &mut Lines, log: &Logged, record: &Record, statement: &Statement) -> Option<()> {
+    for (index, event) in log.events() {
+        let Event::ImageSigned { job, image, signer, key, payload, signature } = event else { continue };
+        if *job != record.attempt.job {
+            continue;
+        }
+        let checked = base64(key, "key", 256)
+            .and_then(|key| Ok((key, base64(payload, "payload", COSIGN_PAYLOAD_MAX)?, base64(signature, "signature", 128)?)))
+            .map_err(|e| sentence(&e))
+            .and_then(|(key, payload, signature)| {
+                let key = ImageKey::from_der(key).map_err(|e| sentence(&e))?;
+                if !key.verifies(&payload, &signature) {
+                    return Err("the signature does not verify".to_owned());
+                }
+                let said = Payload::parse(&payload).map_err(|e| sentence(&e))?;
+                if said.digest != statement.image || *image != statement.image {
+                    return Err(format!("it is about {}", said.digest));
+                }
+                Ok(((), format!("key {}, for `{}`, entry {index}", key.id(), said.reference.chars().filter(|c| !c.is_control()).take(120).collect::<String>())))
+            });
+        lines.check(&format!("the image was signed by `{signer}` of the tenant's policy"), Tool::Independent, checked)?;
+    }
+    Some(())
+}
+
+/// Every secret that the node says it gave.
+pub(super) fn secrets(lines: &mut Lines, log: &Logged, record: &Record, statement: &Statement) -> Option<()> {
+    let holder = LeaseHolder::Attempt(record.attempt);
+    for given in &statement.secrets {
+        let twice = statement.secrets.iter().filter(|other| other.lease == given.lease || other.name == given.name).count() > 1;
+        let found = log.find(|event| match event {
+            Event::SecretReleased { lease, secret, version, sealed, holder: who, node, .. } => {
+                let same = *lease == given.lease && *secret == given.secret && *version == given.version;
+                (same && *who == holder && *node == Some(statement.node)).then_some(*sealed)
+            }
+            _ => None,
+        });
+        let outcome = match found {
+            _ if twice => Err("its name or lease stands twice".to_owned()),
+            None => Err(format!("no release under lease {} to this attempt is logged", given.lease)),
+            Some((index, _, sealed)) => {
+                Ok(((), format!("secret {} version {}, sealed bytes {sealed}, release {index}", given.secret, given.version)))
+            }
+        };
+        lines.check(&format!("secret `{}` was given under a logged release", given.name), Tool::Script, outcome)?;
     }
     Some(())
 }

@@ -75,6 +75,10 @@ impl Logged {
     pub(super) fn find<T>(&self, mut pick: impl FnMut(&Event) -> Option<T>) -> Option<(u64, UnixTime, T)> {
         self.0.iter().find_map(|entry| pick(&entry.event).map(|found| (entry.index, entry.time, found)))
     }
+    /// All of them, with their index.
+    pub(super) fn events(&self) -> impl Iterator<Item = (u64, &Event)> {
+        self.0.iter().map(|entry| (entry.index, &entry.event))
+    }
     /// Whether any entry fits.
     pub(super) fn any(&self, mut fits: impl FnMut(&Event) -> bool) -> bool {
         self.0.iter().any(|entry| fits(&entry.event))

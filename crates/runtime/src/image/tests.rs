@@ -6,5 +6,6 @@ mod forge;
 mod fuzz;
 mod layouts;
 mod layers;
+mod peers;
 mod traps;
 mod users;
