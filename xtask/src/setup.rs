@@ -10,6 +10,7 @@ type Package = (&'static str, &'static str, &'static str);
 
 /// The database's package.
 const POSTGRESQL: &str = "postgresql-15";
+const REGISTRY: &str = "docker-registry";
 
 /// What building and testing need.
 const PACKAGES: &[Package] = &[
@@ -30,7 +31,7 @@ const PACKAGES: &[Package] = &[
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
     ("runc", "/usr/sbin/runc", "the tests run every job under it too; the peer of the job-start measurement"),
     ("crun", "/usr/bin/crun", "the same"),
-    ("docker-registry", "/usr/bin/docker-registry", "the real registry from which a test pulls"),
+    (REGISTRY, "/usr/bin/docker-registry", "the real registry from which a test pulls"),
     ("skopeo", "/usr/bin/skopeo", "the foreign tool that copies images into layouts and registries in the tests"),
     ("umoci", "/usr/bin/umoci", "the foreign tool whose unpacked images ours are compared with"),
     ("cpio", "/bin/cpio", "packs that guest's first file system"),
@@ -102,7 +103,11 @@ fn debian(packages: &[Package]) -> anyhow::Result<()> {
     arguments.extend(missing.iter().map(|(name, ..)| *name));
     println!("$ apt-get {}", arguments.join(" "));
     let no_cluster = missing.iter().any(|(name, ..)| *name == POSTGRESQL).then(NoCluster::begin).transpose()?;
+    let no_service = missing.iter().any(|(name, ..)| *name == REGISTRY).then(NoService::begin).transpose()?;
     let status = Command::new("apt-get").args(&arguments).env("DEBIAN_FRONTEND", "noninteractive").status().context("apt-get");
+    if let Some(no_service) = no_service {
+        no_service.end()?;
+    }
     if let Some(no_cluster) = no_cluster {
         no_cluster.end()?;
     }
@@ -111,6 +116,33 @@ fn debian(packages: &[Package]) -> anyhow::Result<()> {
     let still: Vec<_> = missing.iter().filter(|(_, file, _)| !Path::new(file).exists()).map(|(name, file, _)| format!("{name} ({file})")).collect();
     anyhow::ensure!(still.is_empty(), "apt-get says that it succeeded, and these are still not there: {}", still.join(", "));
     Ok(())
+}
+
+/// Debian's registry starts as a service that listens for everybody, which nothing here uses. Where systemd runs, the unit is
+/// masked while the package is installed, and disabled afterwards.
+struct NoService {
+    masked: bool,
+}
+
+impl NoService {
+    const MASK: &'static str = "/etc/systemd/system/docker-registry.service";
+
+    fn begin() -> anyhow::Result<Self> {
+        let masked = Path::new("/run/systemd/system").exists() && !Path::new(Self::MASK).exists();
+        if masked {
+            println!("setup: {REGISTRY} starts no service ({} until it is installed)", Self::MASK);
+            std::os::unix::fs::symlink("/dev/null", Self::MASK).context(Self::MASK)?;
+        }
+        Ok(Self { masked })
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        if !self.masked {
+            return Ok(());
+        }
+        std::fs::remove_file(Self::MASK).context(Self::MASK)?;
+        crate::command("systemctl", &["disable", "--quiet", "docker-registry.service"])
+    }
 }
 
 /// Debian's package makes a cluster of its own and starts it as a service, which nothing here uses. As long as this
