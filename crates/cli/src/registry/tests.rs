@@ -491,3 +491,110 @@ async fn signatures_come_along_as_they_are() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_realm_on_another_host_must_have_been_named() {
+    let realm = Hostile::start(|_| ok(br#"{"token":"good"}"#)).await;
+    let port = realm.address.rsplit(':').next().unwrap().to_owned();
+    let hostile = Hostile::start(move |asked| {
+        if asked.headers.get("authorization").is_some_and(|value| value == "Bearer good") {
+            return ok(&manifest(b"{}", &[(digest(b"layer"), 5)]));
+        }
+        Reply::Whole(401, vec![("www-authenticate", format!("Bearer realm=\"http://localhost:{port}/token\""))], vec![])
+    })
+    .await;
+    // The same machine by another name is another host; a name that only ends or begins alike is none of those that were named.
+    for named in [vec![], vec!["host"], vec!["localhost.example", "a.localhost", "127.0.0.1"]] {
+        let auth_hosts = named.iter().map(|host: &&str| (*host).to_owned()).collect();
+        let error = hostile.registry(Access { auth_hosts, ..credentials() }).find(&Point::Tag("3".to_owned())).await.unwrap_err();
+        assert!(matches!(&error, PullError::Realm(host) if host == "http://localhost"), "{error}");
+    }
+    assert!(realm.asked().is_empty());
+    let access = Access { auth_hosts: vec!["LocalHost".to_owned()], ..credentials() };
+    hostile.registry(access).find(&Point::Tag("3".to_owned())).await.unwrap();
+    let basic = base64::engine::general_purpose::STANDARD.encode("robot:hunter2-canary");
+    assert_eq!(realm.asked()[0].headers["authorization"], format!("Basic {basic}"));
+}
+
+#[tokio::test]
+async fn a_token_that_runs_out_is_replaced() {
+    // Each token is good for one request.
+    let given = std::sync::atomic::AtomicU32::new(0);
+    let last = Mutex::new(None);
+    let hostile = Hostile::start(move |asked| {
+        if asked.path.starts_with("/token") {
+            let token = format!("t{}", given.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+            *last.lock().unwrap() = Some(format!("Bearer {token}"));
+            return ok(format!(r#"{{"token":"{token}"}}"#).as_bytes());
+        }
+        let good = last.lock().unwrap().take();
+        if good.is_none() || asked.headers.get("authorization") != good.as_ref() {
+            return Reply::Whole(401, vec![("www-authenticate", format!("Bearer realm=\"http://{}/token\"", asked.headers["host"]))], vec![]);
+        }
+        match asked.path.contains("/manifests/") {
+            true => ok(&manifest(b"{}", &[(digest(b"layer"), 5)])),
+            false if asked.path.ends_with(&digest(b"{}").to_string()) => ok(b"{}"),
+            false => ok(b"layer"),
+        }
+    })
+    .await;
+    let (folder, fetched) = fetch(&hostile).await;
+    fetched.unwrap();
+    assert_eq!(kept(folder.path(), &digest(b"layer")).unwrap(), b"layer");
+    assert_eq!(hostile.asked().iter().filter(|asked| asked.path.starts_with("/token")).count(), 3, "one for each document and blob");
+}
+
+/// Every text that is one change away from a good one.
+fn changes(good: &str) -> Vec<String> {
+    let mut all = vec![good.to_owned()];
+    for (at, c) in good.char_indices() {
+        let (before, rest) = good.split_at(at);
+        let after = rest.strip_prefix(c).unwrap();
+        all.push(format!("{before}{after}"));
+        for new in "/\\@:?#%.-_[]\"'=, \t\r\n\0aZ9é\u{202e}".chars() {
+            all.push(format!("{before}{new}{after}"));
+            all.push(format!("{before}{new}{c}{after}"));
+        }
+    }
+    all
+}
+
+#[test]
+fn no_reference_leads_to_another_place_than_it_says() {
+    let point = format!("sha256:{}", "0a".repeat(32));
+    let good = ["registry.example:5000/tools/python:3.13".to_owned(), "[::1]:5000/a/b:c".to_owned(), format!("127.0.0.1/a@{point}")];
+    let mut taken = 0;
+    for text in good.iter().flat_map(|good| changes(good)) {
+        let Ok(reference) = text.parse::<Reference>() else { continue };
+        assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference, "{text:?}");
+        // What is no address after all is refused before anything is sent.
+        let Ok(base) = format!("https://{}/", reference.host).parse::<Url>() else { continue };
+        assert_eq!((base.username(), base.password(), base.path(), base.query(), base.fragment()), ("", None, "/", None, None), "{text:?}");
+        let place = format!("v2/{}/manifests/{}", reference.name, reference.point);
+        let url = base.join(&place).unwrap();
+        assert_eq!((url.path(), url.query(), url.fragment()), (format!("/{place}").as_str(), None, None), "{text:?}");
+        assert!(same_origin(&url, &base), "{text:?}");
+        taken += 1;
+    }
+    assert!(taken > 100, "{taken}");
+}
+
+#[test]
+fn challenges_of_any_form_are_read_or_refused() {
+    let good = r#"Bearer realm="https://auth.example/a\"b",service=reg , scope="x:y""#;
+    let mut read = 0;
+    for text in changes(good) {
+        match auth::challenge(&text) {
+            Some(Challenge::Bearer { realm, service }) => {
+                assert!(realm.len() + service.map_or(0, |service| service.len()) <= text.len(), "{text:?}");
+                read += 1;
+            }
+            Some(Challenge::Basic) => panic!("{text:?}"),
+            None => {}
+        }
+    }
+    assert!(read > 100, "{read}");
+    for end in 0..good.len() {
+        let _ = auth::challenge(good.split_at(end).0);
+    }
+}

@@ -3,6 +3,7 @@
 //! The crate `tar` gives the layout of header blocks. The walk over them is our own, because memory must be bounded
 //! *before* an extended header is read, and because records of such headers may hold line ends.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 const BLOCK: u64 = 512;
@@ -90,7 +91,8 @@ struct Pax {
     uid: Option<u64>,
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// By name: a header may hold tens of thousands, and each is looked for among the others.
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 fn rule(path: &[u8], rule: impl Into<String>) -> TarError {
@@ -199,7 +201,7 @@ impl<S: Source> TarReader<S> {
         };
         self.left = size;
         self.padding = padded(size).saturating_sub(size);
-        Ok(Entry { kind, path, link, size, mode, uid, gid, mtime, xattrs: pax.xattrs, offset: self.position })
+        Ok(Entry { kind, path, link, size, mode, uid, gid, mtime, xattrs: pax.xattrs.into_iter().collect(), offset: self.position })
     }
 
     /// The next header block; `None` at the end of the archive.
@@ -311,11 +313,7 @@ fn record_of(pax: &mut Pax, key: &[u8], value: &[u8]) -> Result<(), String> {
     let named = || super::shown(key);
     let twice = || Err(format!("extended header: `{}` stands twice", named()));
     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-        if pax.xattrs.iter().any(|(other, _)| other == name) {
-            return twice();
-        }
-        pax.xattrs.push((name.to_vec(), value.to_vec()));
-        return Ok(());
+        return if pax.xattrs.insert(name.to_vec(), value.to_vec()).is_some() { twice() } else { Ok(()) };
     }
     if key.starts_with(b"GNU.sparse.") {
         return Err("sparse files are not taken; write the layer without them".to_owned());

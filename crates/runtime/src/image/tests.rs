@@ -2,6 +2,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "an error of any other kind fails the test")]
 
 mod bombs;
+mod edges;
 mod forge;
 mod fuzz;
 mod layouts;
