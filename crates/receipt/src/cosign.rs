@@ -294,7 +294,9 @@ mod tests {
         assert!(judge(&policy(0, vec![]), &IMAGE, &good()).is_err(), "an empty policy proves nothing");
         // Keys: one block of one of two kinds.
         let rsa = "-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n";
-        for (pem, error) in [("", CosignError::Pem), ("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", CosignError::Pem), (rsa, CosignError::Algorithm)] {
+        // A block of another kind, which holds nothing.
+        let private = rsa.replace("PUBLIC", "PRIVATE");
+        for (pem, error) in [("", CosignError::Pem), (&private, CosignError::Pem), (rsa, CosignError::Algorithm)] {
             assert_eq!(ImageKey::from_pem(pem).unwrap_err(), error);
         }
         assert_eq!(ImageKey::from_pem(&format!("{P256}{ED}")).unwrap_err(), CosignError::Pem);
