@@ -169,6 +169,14 @@ pub enum Event {
     KeyRotated { key: KeyId, version: u32, purpose: String },
     /// All versions of a key were destroyed; copies in backups live until `backups_until`.
     KeyDestroyed { key: KeyId, purpose: String, backups_until: Option<UnixTime> },
+    /// Keys were moved from under an old version of the key above them (or root epoch, whose id is zeroes) to a new one.
+    KeysRewrapped { key: KeyId, from_version: u32, version: u32, count: u32 },
+    /// One version of a key is gone, since nothing lies under it any more; copies in backups live until `backups_until`.
+    KeyVersionEnded { key: KeyId, version: u32, purpose: String, backups_until: UnixTime },
+    /// All versions of a key will be destroyed at `due`; nothing opens it any more.
+    KeyDestructionScheduled { key: KeyId, purpose: String, due: UnixTime },
+    /// A scheduled destruction was cancelled.
+    KeyDestructionCancelled { key: KeyId, purpose: String },
     /// The keys of a volume were released; recorded before they left.
     KeyReleased {
         lease: LeaseId,
@@ -315,6 +323,16 @@ pub enum Event {
     SealInitialised { epoch: u32 },
     /// Opening the seal failed.
     SealRefused { epoch: u32 },
+    /// The root key has a new epoch.
+    RootEpochMade { epoch: u32 },
+    /// An old root epoch is gone from the seal; copies of the seal's file in backups live until `backups_until`.
+    RootEpochEnded { epoch: u32, backups_until: UnixTime },
+    /// How long backups are kept, as an operator says.
+    BackupRetentionSet { days: u32 },
+    /// New shares were given out; the seal is not theirs yet.
+    SealSharesDrawn { generation: u32, threshold: u8, shares: u8 },
+    /// The seal is that of new shares: what opened it before opens it no more.
+    SealChanged { generation: u32, threshold: u8, shares: u8 },
 }
 
 impl Event {
@@ -390,6 +408,15 @@ impl Event {
             Self::SealOpened { .. } => "seal_opened",
             Self::SealInitialised { .. } => "seal_initialised",
             Self::SealRefused { .. } => "seal_refused",
+            Self::SealSharesDrawn { .. } => "seal_shares_drawn",
+            Self::KeysRewrapped { .. } => "keys_rewrapped",
+            Self::KeyVersionEnded { .. } => "key_version_ended",
+            Self::KeyDestructionScheduled { .. } => "key_destruction_scheduled",
+            Self::KeyDestructionCancelled { .. } => "key_destruction_cancelled",
+            Self::RootEpochMade { .. } => "root_epoch_made",
+            Self::RootEpochEnded { .. } => "root_epoch_ended",
+            Self::BackupRetentionSet { .. } => "backup_retention_set",
+            Self::SealChanged { .. } => "seal_changed",
         }
     }
 
@@ -433,9 +460,15 @@ impl Event {
             | Self::NodeDedicated { node, .. }
             | Self::NodeRevoked { node, .. }
             | Self::NodeLost { node, .. } => ("node", node.to_string()),
-            Self::KeyCreated { key, .. } | Self::KeyRotated { key, .. } | Self::KeyDestroyed { key, .. } => {
-                ("key", key.to_string())
-            }
+            Self::KeyCreated { key, .. }
+            | Self::KeyRotated { key, .. }
+            | Self::KeyDestroyed { key, .. }
+            | Self::KeysRewrapped { key, .. }
+            | Self::KeyVersionEnded { key, .. }
+            | Self::KeyDestructionScheduled { key, .. }
+            | Self::KeyDestructionCancelled { key, .. } => ("key", key.to_string()),
+            Self::RootEpochMade { epoch } | Self::RootEpochEnded { epoch, .. } => ("root_epoch", epoch.to_string()),
+            Self::BackupRetentionSet { .. } => ("backup_retention", String::new()),
             Self::KeyReleased { volume, .. }
             | Self::LeaseEnded { volume, .. }
             | Self::VolumeCreated { volume, .. }
@@ -466,6 +499,7 @@ impl Event {
             Self::SealOpened { epoch } | Self::SealInitialised { epoch } | Self::SealRefused { epoch } => {
                 ("seal", epoch.to_string())
             }
+            Self::SealSharesDrawn { generation, .. } | Self::SealChanged { generation, .. } => ("seal", format!("generation/{generation}")),
         }
     }
 }

@@ -158,6 +158,9 @@ pub(crate) struct Up {
     /// File with the passphrase of the seal, mode 0600 (default: asked for on the terminal)
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// File with a share of the seal, mode 0600; repeat for several
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+    pub(crate) share_file: Vec<PathBuf>,
     /// As whom the control plane runs; made as a system user when absent; `root` stays root
     #[arg(long, default_value = "swarm")]
     pub(crate) user: String,
@@ -255,6 +258,12 @@ pub(crate) struct Server {
     /// File with the passphrase of the seal, mode 0600 (default: asked for on the terminal)
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// File with a share of the seal, mode 0600; repeat for several
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+    pub(crate) share_file: Vec<PathBuf>,
+    /// Start with the seal closed, and wait for `swarm seal open`
+    #[arg(long, conflicts_with_all = ["passphrase_file", "share_file"])]
+    pub(crate) sealed: bool,
     /// Go on as this user when started as root; made as a system user when absent
     #[arg(long)]
     pub(crate) user: Option<String>,
@@ -270,7 +279,7 @@ pub(crate) struct Server {
     /// Its jurisdiction
     #[arg(long, default_value = "LOCAL", requires = "local_join")]
     pub(crate) local_jurisdiction: Jurisdiction,
-    /// A part of `swarm up`: the passphrase comes on standard input, whose end ends the server
+    /// A part of `swarm up`: the passphrase comes on standard input (an empty line: start sealed), whose end ends the server
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
 }
@@ -959,13 +968,43 @@ pub(crate) enum KeyVerb {
     List,
     /// Rotate the tenant's key: wraps its data keys anew
     RotateTenant,
-    /// Destroy a key: what it sealed is gone
+    /// Make a new root epoch; what lies under the old ones is wrapped anew in the background
+    RotateRoot,
+    /// Say how far the rewrap after a rotation is
+    Rewrap {
+        /// Under the root key, for operators (default: under the tenant's key)
+        #[arg(long)]
+        root: bool,
+        /// Wait until nothing is left under old versions
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Say what keys there are: purpose, algorithm, states, next rotation
+    Inventory {
+        /// The deployment's own keys, for operators (default: the tenant's)
+        #[arg(long)]
+        platform: bool,
+    },
+    /// Schedule the destruction of a key: nothing opens it from now on, and what it sealed is gone when the days are over
     Destroy {
         /// The key
         id: KeyId,
+        /// Days in which it can still be cancelled, 7 to 30
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        wait: u32,
         /// Do not ask for the id
         #[arg(long)]
         yes: bool,
+    },
+    /// Cancel a scheduled destruction
+    Cancel {
+        /// The key
+        id: KeyId,
+    },
+    /// Say how many days backups are kept: the second date of every shredding is counted by it
+    BackupRetention {
+        /// Days
+        days: u32,
     },
 }
 
@@ -1051,8 +1090,32 @@ pub(crate) enum DeploymentVerb {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SealVerb {
-    /// Say whether the seal is open
+    /// Say whether the seal is open, what opens it, and how many shares are entered
     Status,
+    /// Open a sealed server: shares one by one, or the passphrase; asked for, read from files, or line by line from standard input
+    Open {
+        /// The API's address (default: the current login's)
+        #[arg(requires = "ca_pin")]
+        url: Option<String>,
+        /// The pin of the deployment's root, for a custodian without a login
+        #[arg(long, value_name = "sha256:…", requires = "url")]
+        ca_pin: Option<String>,
+        /// File with a share (or the passphrase), mode 0600; repeat for several
+        #[arg(long, value_name = "FILE")]
+        share_file: Vec<PathBuf>,
+    },
+    /// Seal the root key anew under shares: what opened the seal before opens it no more
+    Init {
+        /// How many shares, one per custodian
+        #[arg(long)]
+        shares: u8,
+        /// How many of them open the seal
+        #[arg(long)]
+        threshold: u8,
+        /// Write one file of mode 0600 per share into this new folder (default: show each at the terminal, once)
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Reads `512MiB`, `2GiB`, `1000`.

@@ -85,7 +85,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Audit(verb) => command::audit::audit(app, verb).await,
         Noun::Policy(verb) => command::policy::policy(app, verb).await,
         Noun::Deployment(verb) => command::deployment::deployment(app, verb).await,
-        Noun::Seal(verb) => command::deployment::seal(app, verb).await,
+        Noun::Seal(verb) => command::seal::seal(app, verb).await,
         Noun::Witness(witness) => command::witness::witness(app, *witness).await,
         Noun::Completion { shell } => {
             let mut script = Vec::new();

@@ -10,6 +10,8 @@ use crate::error::CliError;
 
 /// Secrets longer than this are no secrets of ours.
 const SECRET_MAX: u64 = 4096;
+/// The same as a length in memory.
+pub(crate) const SECRET_BYTES: usize = 4096;
 
 /// Asks for a line: on the terminal, or from standard input when that is no terminal.
 pub(crate) fn line(question: &str, no_input: bool) -> Result<String, CliError> {

@@ -50,8 +50,3 @@ pub(crate) fn log_key(file: &str) -> Result<audit::VerifierKey, CliError> {
 pub(crate) fn pin(file: &str) -> Result<Sha256Digest, CliError> {
     Ok(known(file)?.root().pin())
 }
-
-/// The deployment's profile.
-pub(crate) fn profile(file: &str) -> Result<vocabulary::Profile, CliError> {
-    Ok(known(file)?.file().profile)
-}

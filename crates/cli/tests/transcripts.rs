@@ -56,7 +56,8 @@ fn each_noun_has_its_verbs() {
         ("node", &["invite", "join", "run", "list", "show", "drain", "undrain", "dedicate", "revoke"]),
         ("quota", &["show", "set"]),
         ("volume", &["create", "put", "get", "list", "verify", "delete"]),
-        ("seal", &["status"]),
+        ("seal", &["status", "open", "init"]),
+        ("key", &["list", "inventory", "rotate-tenant", "rotate-root", "rewrap", "destroy", "cancel", "backup-retention"]),
         ("deployment", &["show"]),
     ] {
         let help = typed(&[noun, "--help"]);

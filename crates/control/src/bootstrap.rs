@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::TICKET_LIFETIME_MS;
 use crate::row::{FORMAT, PrincipalRow};
+use crate::seal;
 use crate::state::fresh;
 use crate::vault::{Vault, deployment_owner};
 
@@ -39,9 +40,29 @@ pub enum StartError {
     /// The seal refused.
     #[error("the seal: {0}")]
     Seal(#[from] keys::seal::SealError),
-    /// The profile asks for more than this version has.
-    #[error("seal_required: the production profile needs a seal that it allows, and this version has only the passphrase seal; use `--profile development`")]
+    /// The shares refused.
+    #[error("the seal: {0}")]
+    Share(#[from] keys::gather::GatherError),
+    /// Fewer shares than open the seal.
+    #[error("the seal: {entered} of {threshold} shares: give more of them, or start sealed and enter them with `swarm seal open`")]
+    TooFewShares {
+        /// How many were given.
+        entered: usize,
+        /// How many open it.
+        threshold: u8,
+    },
+    /// Production opens with shares only.
+    #[error("seal_required: a deployment of the production profile opens with shares of several people, and this seal opens with a passphrase")]
     SealRequired,
+    /// The profile asks for more than this version has.
+    #[error(
+        "passkey_required: the first administrator of a production deployment enrols with a passkey, which this version cannot check; \
+         use `--profile development` (the seal that production allows is there: `swarm seal init`)"
+    )]
+    PasskeyRequired,
+    /// A sealed server has nothing to show itself with.
+    #[error("the sealed server cannot show who it is: {0}; give the passphrase or the shares at the start instead")]
+    Faceless(String),
     /// The deployment has another profile than the one asked for.
     #[error("this deployment has the profile `{}`, which never changes; start it without `--profile`, or make a new one elsewhere", .0.as_str())]
     OtherProfile(Profile),
@@ -151,73 +172,107 @@ pub(crate) fn log_origin(deployment: DeploymentId) -> String {
     format!("swarm.invalid/{deployment}/audit")
 }
 
-const SEAL_PATH: &str = "seal/passphrase.json";
+/// What a start finds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing yet: a deployment will be made.
+    Nothing,
+    /// A deployment, closed.
+    Closed(Box<Closed>),
+}
 
-/// Opens the deployment, or makes it when there is none.
-pub(crate) async fn open(
-    store: &Store,
-    blobs: &Blobs,
-    passphrase: &str,
-    profile: Option<Profile>,
-    admin: &Name,
-    now: UnixTime,
-) -> Result<Opened, StartError> {
-    let path = SEAL_PATH.parse().map_err(internal)?;
+/// A deployment whose seal is closed.
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    row: DeploymentRow,
+    pub(crate) seal: seal::Current,
+}
+
+impl Closed {
+    /// The deployment's public file.
+    pub(crate) fn file(&self) -> &str {
+        &self.row.file
+    }
+    /// The certificate of its root.
+    pub(crate) fn root(&self) -> Result<RootCertificate, StartError> {
+        RootCertificate::check(&STANDARD.decode(&self.row.root).map_err(internal)?).map_err(certificates)
+    }
+}
+
+/// Looks at what is there, and opens nothing. Refuses what does not belong together.
+pub(crate) async fn find(store: &Store, blobs: &Blobs, profile: Option<Profile>, now: UnixTime) -> Result<Found, StartError> {
     if let Some(behind) = store.clock_behind(now) {
         return Err(StartError::ClockBack(behind));
     }
     let row = store.list(SYSTEM_OWNER, Kind::SETTING, store::Page::first(1)).await.map_err(internal)?.items.into_iter().next();
-    let seal = match blobs.get(&path, keys::limits::SEAL_FILE_MAX).await {
-        Ok(bytes) => Some(SealFile::parse(&bytes)?),
-        Err(store::BlobError::Absent(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
-    match (row, seal) {
+    match (row, seal::current(store, blobs).await?) {
         (Some(row), Some(seal)) => {
             let row: DeploymentRow = row.parse().map_err(internal)?;
-            if row.deployment != seal.deployment() || row.profile != seal.profile() {
+            if row.deployment != seal.file.deployment() || row.profile != seal.file.profile() {
                 return Err(StartError::Mismatch("the database names another deployment or profile than the seal"));
             }
             if profile.is_some_and(|asked| asked != row.profile) {
                 return Err(StartError::OtherProfile(row.profile));
             }
-            let mut opened = reopen(store, row, Vault::new(open_seal(seal, passphrase).await?), None).await?;
-            opened.ticket = unenrolled_administrator(store, &opened, admin, now).await?;
-            Ok(opened)
+            if !seal::allowed(row.profile, seal.file.kind()) {
+                return Err(StartError::SealRequired);
+            }
+            Ok(Found::Closed(Box::new(Closed { row, seal })))
         }
         (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
         // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where a log was
         // published, the deployment lived, and its seal is what a backup of the lost database will need.
-        (None, left) => {
-            let log = crate::publisher::LOG_FOLDER.parse().map_err(internal)?;
-            if left.is_some() && !blobs.list(&log, None, 1).await?.items.is_empty() {
+        (None, _) => {
+            let at = |folder: &str| folder.parse::<store::BlobPath>().map_err(internal);
+            let log = !blobs.list(&at(crate::publisher::LOG_FOLDER)?, None, 1).await?.items.is_empty();
+            if log && !blobs.list(&at("seal")?, None, 1).await?.items.is_empty() {
                 return Err(StartError::Mismatch("the seal and a published log are there and the database is missing"));
             }
             if profile == Some(Profile::Production) {
-                return Err(StartError::SealRequired);
+                return Err(StartError::PasskeyRequired);
             }
-            if left.is_some() {
-                blobs.delete(&path).await?;
-            }
-            let deployment = fresh(DeploymentId::new, now);
-            let (file, epoch) = create_seal(passphrase, deployment, now).await?;
-            blobs.put(&path, file.to_bytes().into()).await?;
-            birth(store, Vault::new(vec![epoch]), deployment, admin, now).await
+            Ok(Found::Nothing)
         }
     }
 }
 
-async fn open_seal(seal: SealFile, passphrase: &str) -> Result<Vec<keys::seal::RootEpoch>, StartError> {
-    let passphrase = Zeroizing::new(passphrase.to_owned());
-    tokio::task::spawn_blocking(move || seal.open(&passphrase)).await.map_err(internal)?.map_err(StartError::from)
-}
-
-async fn create_seal(passphrase: &str, deployment: DeploymentId, now: UnixTime) -> Result<(SealFile, keys::seal::RootEpoch), StartError> {
+/// Makes a deployment where there is none, sealed with a passphrase.
+pub(crate) async fn create(store: &Store, blobs: &Blobs, passphrase: &str, admin: &Name, now: UnixTime) -> Result<Opened, StartError> {
+    let path = seal::FIRST.parse().map_err(internal)?;
+    blobs.delete(&path).await?;
+    let deployment = fresh(DeploymentId::new, now);
     let passphrase = Zeroizing::new(passphrase.to_owned());
     let make = move || {
         SealFile::create(&passphrase, deployment, Profile::Development, Argon2Cost::default(), now, &mut SystemRandom)
     };
-    tokio::task::spawn_blocking(make).await.map_err(internal)?.map_err(StartError::from)
+    let made = tokio::task::spawn_blocking(make).await.map_err(internal)??;
+    blobs.put(&path, made.file().to_bytes().into()).await?;
+    birth(store, Vault::new(made), deployment, admin, now).await
+}
+
+/// Opens a deployment with its opened seal.
+pub(crate) async fn open(
+    store: &Store,
+    blobs: &Blobs,
+    closed: Closed,
+    seal: keys::seal::Opened,
+    admin: &Name,
+    now: UnixTime,
+) -> Result<Opened, StartError> {
+    let mut opened = reopen(store, closed.row, Vault::new(seal), None).await?;
+    // What a change of the seal left when it broke off: the old way in.
+    let alone = seal::alone(store).await?;
+    if let Some(current) = seal::current(store, blobs).await? {
+        seal::sweep(blobs, &current).await?;
+    }
+    drop(alone);
+    opened.ticket = unenrolled_administrator(store, &opened, admin, now).await?;
+    Ok(opened)
+}
+
+/// Opens a passphrase seal: the hard work of argon2 beside the others.
+pub(crate) async fn open_with_passphrase(file: SealFile, passphrase: Zeroizing<String>) -> Result<keys::seal::Opened, StartError> {
+    tokio::task::spawn_blocking(move || file.open(&passphrase)).await.map_err(internal)?.map_err(StartError::from)
 }
 
 fn seal_secret(key: &PlainKey, id: KeyId, secret: &Pkcs8) -> SealedSecret {

@@ -150,3 +150,34 @@ pub(crate) const SPEC_JSON_MAX: usize = 512 << 10;
 pub(crate) const PLAN_SPECS_MAX: usize = 1 << 20;
 /// Bytes of an isolation report as JSON: several times what we have layers for.
 pub(crate) const ISOLATION_JSON_MAX: usize = 64 << 10;
+/// How long new shares wait for their confirmation: long enough to put each in an envelope.
+pub(crate) const SHARES_WAIT_MS: u64 = 30 * 60_000;
+/// After a wrong passphrase at a sealed server the next one waits this long: with argon2 before it, a guess a second.
+pub(crate) const PASSPHRASE_PAUSE: Duration = Duration::from_secs(1);
+/// Refused tries to open the seal become entries at most this often: strangers do not fill the log.
+pub(crate) const SEAL_REFUSED_ENTRY_MS: u64 = 60_000;
+/// How often a sealed server looks whether half-entered shares have lapsed.
+pub(crate) const SEAL_TICK: Duration = Duration::from_secs(1);
+/// Milliseconds of a day.
+pub(crate) const DAY_MS: u64 = 86_400_000;
+/// How often limits of keys are looked at where nothing wakes the rounds: they are days, a minute is soon enough.
+pub(crate) const KEY_TICK: Duration = Duration::from_secs(60);
+/// Rotations of one round: a thousand tenants that were born together are spread over rounds.
+pub(crate) const ROTATIONS_PER_ROUND: usize = 64;
+/// Keys of one transaction of a rewrap: a commit of a few hundred rows holds up nobody.
+pub(crate) const REWRAP_BATCH: u32 = 200;
+/// Keys that one round moves at most, to the next full batch.
+pub(crate) const REWRAPS_PER_ROUND: usize = 2_000;
+/// Destructions of one round.
+pub(crate) const DESTRUCTIONS_PER_ROUND: u32 = 100;
+/// An old root epoch stays this long after its successor came: a request that read it first is over by then, or is refused
+/// by the store for its old time.
+pub(crate) const EPOCH_GRACE_MS: u64 = 3_600_000;
+/// Days between the order to destroy a key and its destruction (`access.md` 4.8).
+pub(crate) const DESTRUCTION_WAIT_DAYS: std::ops::RangeInclusive<u32> = 7..=30;
+/// The same where nothing else is asked for.
+pub(crate) const DESTRUCTION_WAIT_DEFAULT_DAYS: u32 = 30;
+/// Days that backups are kept where no operator has said otherwise: what many keep.
+pub(crate) const BACKUP_RETENTION_DAYS: u32 = 30;
+/// The longest that can be said: ten years.
+pub(crate) const BACKUP_RETENTION_DAYS_MAX: u32 = 3_650;

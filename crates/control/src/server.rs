@@ -9,25 +9,27 @@ use audit::Event;
 use identity::tls::{Clients, Identity, KeyExchange, server_config};
 use identity::{EcdsaKey, LiveRevocations, RevocationSet, ServerName, Verifier};
 use keys::SystemRandom;
+use keys::gather::{Gathered, Gathering};
 use policy::PolicySets;
-use store::{Store, Transaction};
+use store::{Blobs, Store, Transaction};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vocabulary::plan::{NodePlace, Revocations};
-use vocabulary::{ControlId, Name, Profile, SYSTEM_OWNER, Sha256Digest};
+use vocabulary::{ControlId, Name, Profile, SYSTEM_OWNER, Sha256Digest, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::api::listener::serve;
 use crate::api::problem::Failure;
 use crate::api::table::Route;
-use crate::bootstrap::{self, StartError, internal};
+use crate::bootstrap::{self, Found, StartError, internal};
 use crate::clock;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::limits::JOIN_LIFETIME_MAX_S;
 use crate::operation::enrolment::join_token;
+use crate::sealed::SealedServer;
 use crate::state::{Control, fresh};
 
 /// What a server is started with.
@@ -47,7 +49,7 @@ pub struct ServerConfig {
     pub profile: Option<Profile>,
     /// Name of the first administrator of a new deployment.
     pub admin: Name,
-    /// Opens the seal.
+    /// Opens the seal, or seals a new deployment. [`Prepared::start`] takes it, or shares, beside this.
     pub passphrase: Zeroizing<String>,
     /// The database that several control planes share; `None` keeps a file of `SQLite` in `data_dir`.
     pub database: Option<store::PostgresUrl>,
@@ -100,104 +102,251 @@ pub struct Server {
     tasks: JoinSet<()>,
 }
 
-impl Server {
-    /// Opens everything and begins to serve. When this returns, requests are answered.
-    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+/// What opens the seal.
+pub enum Unseal {
+    /// The passphrase; it makes a new deployment's.
+    Passphrase(Zeroizing<String>),
+    /// Shares, as they were written down.
+    Shares(Vec<Zeroizing<String>>),
+}
+
+impl std::fmt::Debug for Unseal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Passphrase(_) => "Passphrase(…)",
+            Self::Shares(_) => "Shares(…)",
+        })
+    }
+}
+
+/// What a start needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// A passphrase for the seal of a new deployment.
+    NewPassphrase,
+    /// The passphrase of the seal.
+    Passphrase,
+    /// So many shares of the seal.
+    Shares {
+        /// How many open it.
+        threshold: u8,
+    },
+}
+
+/// State that was looked at and not opened.
+#[derive(Debug)]
+pub struct Prepared {
+    config: ServerConfig,
+    store: Store,
+    blobs: Blobs,
+    found: Found,
+}
+
+impl Prepared {
+    /// Looks at the state. Nothing listens yet, nothing is decrypted.
+    pub async fn open(config: ServerConfig) -> Result<Self, StartError> {
         let now = clock::now();
         std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::File { path: config.data_dir.clone(), source })?;
         let (store, blobs) = crate::shared::open(&config, now).await?;
         // Processes that start together on an empty database make one deployment.
         let birth = store.alone("birth", [0; 16]).await.map_err(internal)?;
         crate::shared::same_objects(&store, &blobs, now).await?;
-        let opened = bootstrap::open(&store, &blobs, &config.passphrase, config.profile, &config.admin, now).await?;
+        let found = bootstrap::find(&store, &blobs, config.profile, now).await?;
         drop(birth);
+        // Before anything is opened or recorded, also by a sealed server: an older database signs no second history.
         crate::published::refuse_older(&store, &blobs).await?;
-        let control_id = fresh(ControlId::new, now);
-        let listener =
-            TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let node_listener =
-            TcpListener::bind(config.node_listen).await.map_err(|source| StartError::Listen { address: config.node_listen, source })?;
-        let node_address = node_listener.local_addr().map_err(internal)?;
-        let address = listener.local_addr().map_err(internal)?;
-        let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
-        let names = server_names(address, &config.hosts).map_err(|error| certificates(&error))?;
-        let key = EcdsaKey::generate().map_err(|error| certificates(&error))?;
-        let public = key.public().map_err(|error| certificates(&error))?;
-        let issued = opened
-            .control_authority
-            .issue_control(control_id, &public, &names, now, &mut SystemRandom)
-            .map_err(|error| certificates(&error))?;
-        let identity = Identity { chain: issued.chain, key: key.private().clone() };
-        let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-        let anybody = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), Arc::<rustls::time_provider::DefaultTimeProvider>::clone(&time));
-        let tls = anybody.map_err(|error| certificates(&error))?;
-        let revocations = LiveRevocations::new(revocation_set(&store).await?);
-        let verifier = Arc::new(Verifier::new(opened.root.clone(), revocations).map_err(|error| certificates(&error))?);
-        let nodes = Clients::Nodes(Arc::clone(&verifier));
-        let node_tls = server_config(&identity, &opened.root, nodes, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
-        let stop = CancellationToken::new();
-        let (router, _, document) = crate::api::table().finish();
-        let control = Arc::new(Control {
-            sets: PolicySets::new()?,
-            vault: opened.vault,
-            peppers: opened.peppers,
-            deployment: opened.deployment,
-            profile: opened.profile,
-            deployment_file: opened.file,
-            log: opened.log,
-            subjects: opened.subjects,
-            control: control_id,
-            sequence: AtomicU64::new(0),
-            hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
-            published: watch::Sender::new(0),
-            witnesses: crate::witness::Witnesses::default(),
-            logs: watch::Sender::new(0),
-            openapi: document.to_string(),
-            node_authority: opened.node_authority,
-            receipt_key: opened.receipt_key,
-            receipt_certificate: opened.receipt_certificate,
-            gate: Gate::new(verifier),
-            node_port: node_address.port(),
-            fleet: Fleet::default(),
-            stop: stop.clone(),
-            logins: crate::logins::Logins::default(),
-            reaching: crate::api::reach::Tally::default(),
-            replacing: crate::state::replacing_locks(),
-            store,
-            blobs,
-        });
-        let started = control
-            .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
-            .map_err(|failure| internal(failure.problem.detail))?;
-        control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
-        crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
-        control.record_policies(now).await.map_err(|failure| internal(failure.problem.detail))?;
-        if let Some(local) = &config.local_node {
-            leave_join_token(&control, local).await?;
-        }
-        let mut tasks = JoinSet::new();
-        let complete = |router: axum::Router<Arc<Control>>| {
-            router
-                .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
-                .method_not_allowed_fallback(|| async {
-                    Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
-                })
-                .with_state(Arc::clone(&control))
-        };
-        tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
-        tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
-        tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
-        tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
-        tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
-        tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
-        tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));
-        if control.store.is_shared() {
-            tasks.spawn(crate::shared::follow(Arc::clone(&control), stop.clone()));
-        }
-        tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));
-        Ok(Self { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
+        Ok(Self { config, store, blobs, found })
     }
 
+    /// What would open it.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        match &self.found {
+            Found::Nothing => Needs::NewPassphrase,
+            Found::Closed(closed) => match closed.seal.file.threshold() {
+                None => Needs::Passphrase,
+                Some(threshold) => Needs::Shares { threshold },
+            },
+        }
+    }
+
+    /// Opens everything and begins to serve. When this returns, requests are answered.
+    pub async fn start(self, unseal: Unseal) -> Result<Server, StartError> {
+        let mut this = self;
+        if matches!(this.found, Found::Nothing) {
+            let Unseal::Passphrase(passphrase) = &unseal else { return Err(StartError::Mismatch("there is no deployment that shares could open")) };
+            let birth = this.store.alone("birth", [0; 16]).await.map_err(internal)?;
+            let now = clock::now();
+            this.found = bootstrap::find(&this.store, &this.blobs, this.config.profile, now).await?;
+            if matches!(this.found, Found::Nothing) {
+                let opened = bootstrap::create(&this.store, &this.blobs, passphrase, &this.config.admin, now).await?;
+                drop(birth);
+                return launch(this.config, this.store, this.blobs, opened, now).await;
+            }
+            // Another process made it meanwhile: its passphrase must be the same.
+            drop(birth);
+        }
+        let Found::Closed(closed) = &this.found else { return Err(internal("a start without a deployment")) };
+        let seal = match unseal {
+            Unseal::Passphrase(passphrase) => bootstrap::open_with_passphrase(closed.seal.file.clone(), passphrase).await?,
+            Unseal::Shares(texts) => gather(&closed.seal.file, &texts)?,
+        };
+        this.launch(seal).await
+    }
+
+    /// Begins to listen with the seal closed.
+    pub async fn start_sealed(self) -> Result<SealedServer, StartError> {
+        let Found::Closed(closed) = &self.found else {
+            return Err(StartError::Mismatch("there is no deployment yet: a passphrase makes one"));
+        };
+        let (closed, store) = (closed.clone(), self.store.clone());
+        SealedServer::start(self, &closed, store).await
+    }
+
+    pub(crate) const fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    pub(crate) fn listen_at(&mut self, address: SocketAddr) {
+        self.config.listen = address;
+    }
+
+    pub(crate) async fn close(self) {
+        self.store.close().await;
+    }
+
+    /// Goes on with the opened seal.
+    pub(crate) async fn launch(self, seal: keys::seal::Opened) -> Result<Server, StartError> {
+        let now = clock::now();
+        // A server may have waited sealed for days. What another control plane did to the seal meanwhile is followed, or refused.
+        let birth = self.store.alone("birth", [0; 16]).await.map_err(internal)?;
+        let Found::Closed(closed) = bootstrap::find(&self.store, &self.blobs, self.config.profile, now).await? else {
+            return Err(StartError::Mismatch("the deployment is gone from the database"));
+        };
+        let seal = if closed.seal.file == *seal.file() {
+            seal
+        } else {
+            seal.follow(&closed.seal.file).map_err(|_| StartError::Mismatch("the seal was changed while this server was starting: start it again with what opens it now"))?
+        };
+        crate::published::refuse_older(&self.store, &self.blobs).await?;
+        let opened = bootstrap::open(&self.store, &self.blobs, *closed, seal, &self.config.admin, now).await?;
+        drop(birth);
+        launch(self.config, self.store, self.blobs, opened, now).await
+    }
+}
+
+/// Opens a seal with shares that are all at hand.
+fn gather(file: &keys::seal::SealFile, texts: &[Zeroizing<String>]) -> Result<keys::seal::Opened, StartError> {
+    let mut gathering = Gathering::new(file.clone());
+    for text in texts {
+        let nonce = gathering.progress().nonce;
+        if let Gathered::Open(opened) = gathering.add(text, nonce, clock::now(), &mut SystemRandom)? {
+            return Ok(opened);
+        }
+    }
+    let progress = gathering.progress();
+    Err(StartError::TooFewShares { entered: progress.entered.len(), threshold: progress.threshold })
+}
+
+impl Server {
+    /// Opens everything with the passphrase and begins to serve. When this returns, requests are answered.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let passphrase = config.passphrase.clone();
+        Prepared::open(config).await?.start(Unseal::Passphrase(passphrase)).await
+    }
+}
+
+/// Serves an opened deployment.
+async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootstrap::Opened, now: UnixTime) -> Result<Server, StartError> {
+    let control_id = fresh(ControlId::new, now);
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
+    let node_listener =
+        TcpListener::bind(config.node_listen).await.map_err(|source| StartError::Listen { address: config.node_listen, source })?;
+    let node_address = node_listener.local_addr().map_err(internal)?;
+    let address = listener.local_addr().map_err(internal)?;
+    let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
+    let names = server_names(address, &config.hosts).map_err(|error| certificates(&error))?;
+    let key = EcdsaKey::generate().map_err(|error| certificates(&error))?;
+    let public = key.public().map_err(|error| certificates(&error))?;
+    let issued = opened
+        .control_authority
+        .issue_control(control_id, &public, &names, now, &mut SystemRandom)
+        .map_err(|error| certificates(&error))?;
+    let identity = Identity { chain: issued.chain, key: key.private().clone() };
+    crate::sealed::leave_face(&config.data_dir, &identity, issued.not_after)?;
+    let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
+    let anybody = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), Arc::<rustls::time_provider::DefaultTimeProvider>::clone(&time));
+    let tls = anybody.map_err(|error| certificates(&error))?;
+    let revocations = LiveRevocations::new(revocation_set(&store).await?);
+    let verifier = Arc::new(Verifier::new(opened.root.clone(), revocations).map_err(|error| certificates(&error))?);
+    let nodes = Clients::Nodes(Arc::clone(&verifier));
+    let node_tls = server_config(&identity, &opened.root, nodes, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
+    let stop = CancellationToken::new();
+    let (router, _, document) = crate::api::table().finish();
+    let control = Arc::new(Control {
+        sets: PolicySets::new()?,
+        vault: opened.vault,
+        peppers: opened.peppers,
+        deployment: opened.deployment,
+        profile: opened.profile,
+        deployment_file: opened.file,
+        log: opened.log,
+        subjects: opened.subjects,
+        control: control_id,
+        sequence: AtomicU64::new(0),
+        hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
+        published: watch::Sender::new(0),
+        witnesses: crate::witness::Witnesses::default(),
+        logs: watch::Sender::new(0),
+        openapi: document.to_string(),
+        node_authority: opened.node_authority,
+        receipt_key: opened.receipt_key,
+        receipt_certificate: opened.receipt_certificate,
+        gate: Gate::new(verifier),
+        node_port: node_address.port(),
+        fleet: Fleet::default(),
+        stop: stop.clone(),
+        logins: crate::logins::Logins::default(),
+        reaching: crate::api::reach::Tally::default(),
+        replacing: crate::state::replacing_locks(),
+        store,
+        blobs,
+    });
+    let started = control
+        .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
+        .map_err(|failure| internal(failure.problem.detail))?;
+    control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
+    crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
+    control.record_policies(now).await.map_err(|failure| internal(failure.problem.detail))?;
+    if let Some(local) = &config.local_node {
+        leave_join_token(&control, local).await?;
+    }
+    let mut tasks = JoinSet::new();
+    let complete = |router: axum::Router<Arc<Control>>| {
+        router
+            .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
+            .method_not_allowed_fallback(|| async {
+                Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
+            })
+            .with_state(Arc::clone(&control))
+    };
+    tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
+    tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
+    tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::driver::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::lease::run(Arc::clone(&control), stop.clone()));
+    if control.store.is_shared() {
+        tasks.spawn(crate::shared::follow(Arc::clone(&control), stop.clone()));
+    }
+    tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::keylife::run(Arc::clone(&control), stop.clone()));
+    Ok(Server { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
+}
+
+impl Server {
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
@@ -279,7 +428,7 @@ async fn leave_join_token(control: &Control, local: &LocalNode) -> Result<(), St
 }
 
 /// Writes a file that only its owner reads, whole or not at all.
-fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let beside = path.with_extension("new");

@@ -1,7 +1,7 @@
 //! Several control planes of one deployment: one database, one folder of objects, and each learns what the others did.
 //!
 //! Rows are fenced by the store. What a process keeps in memory is brought up to date by the change sequence: the revoked
-//! peers, what was heard of nodes, their plans. A process that lags decides on rows all the same, which are never old.
+//! peers, what was heard of nodes, their plans, the root epochs. A process that lags decides on rows all the same, which are never old.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -140,6 +140,8 @@ async fn learn(control: &Control, change: &Change) -> Result<(), Failure> {
         if let Some((_, row)) = control.store.get_json::<PlanRow>(SYSTEM_OWNER, Kind::PLAN, node()).await.map_err(Failure::internal)? {
             control.fleet.set_plan(row.read()?);
         }
+    } else if change.kind == crate::seal::SEAL.as_str() {
+        control.follow_seal().await?;
     } else if change.kind == Kind::JOB.as_str() || change.kind == Kind::NODE.as_str() {
         control.fleet.wake.notify_one();
     }

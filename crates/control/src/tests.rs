@@ -3,10 +3,12 @@
 mod channel;
 mod count;
 mod jobs;
+mod keylife;
 mod nodes;
 mod people;
 mod rights;
 mod routes;
 mod scheduling;
+mod seals;
 mod support;
 mod witness;

@@ -1,7 +1,9 @@
-//! Opened root epochs, and the way down from them to a data key. Plain keys live here for as long as one operation.
+//! The opened seal, and the way down from its root epochs to a data key. Plain keys live here for as long as one operation.
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use keys::record::{OpenError, Parent, ROOT_EPOCH};
-use keys::seal::RootEpoch;
+use keys::seal::Opened;
 use keys::{KeyRecord, KeyState, Owner, PlainKey, Purpose, Random, SystemRandom};
 use store::{Page, Store, StoredKey};
 use vocabulary::{KeyId, SYSTEM_OWNER, TenantId, UnixTime};
@@ -34,10 +36,18 @@ impl OpenKek {
     }
 }
 
-/// The opened root epochs.
+/// The opened seal. Its epochs and the key above them change while the server runs.
 #[derive(Debug)]
 pub(crate) struct Vault {
-    epochs: Vec<RootEpoch>,
+    opened: RwLock<Arc<Opened>>,
+    /// New shares that nobody has confirmed yet, and the lock of every change of the seal by this process.
+    pub(crate) changing: tokio::sync::Mutex<Option<crate::operation::seal::Drawn>>,
+    /// Held by the one round of [`crate::keylife`].
+    pub(crate) keeping: tokio::sync::Mutex<()>,
+    /// Wakes the rounds: a key was rotated.
+    pub(crate) wake: tokio::sync::Notify,
+    /// What was sealed since the last round.
+    pub(crate) arrived: crate::key_use::Arrived,
 }
 
 /// A new key's id.
@@ -46,23 +56,29 @@ pub(crate) fn new_key_id(now: UnixTime) -> KeyId {
 }
 
 impl Vault {
-    pub(crate) fn new(epochs: Vec<RootEpoch>) -> Self {
-        Self { epochs }
+    pub(crate) fn new(opened: Opened) -> Self {
+        Self {
+            opened: RwLock::new(Arc::new(opened)),
+            changing: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
+            wake: tokio::sync::Notify::new(),
+            arrived: crate::key_use::Arrived::default(),
+        }
     }
 
-    fn root(&self, epoch: u32) -> Result<Parent<'_>, VaultError> {
-        let found = self.epochs.iter().find(|known| known.epoch == epoch).ok_or(VaultError::Missing("root epoch"))?;
-        Ok(Parent { id: ROOT_EPOCH, version: found.epoch, key: &found.key })
+    /// The seal as it is open now.
+    pub(crate) fn opened(&self) -> Arc<Opened> {
+        Arc::clone(&self.opened.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn newest_root(&self) -> Result<Parent<'_>, VaultError> {
-        let newest = self.epochs.iter().map(|epoch| epoch.epoch).max().ok_or(VaultError::Missing("root epoch"))?;
-        self.root(newest)
+    /// Puts a changed seal in the place of the one before.
+    pub(crate) fn replace(&self, opened: Opened) {
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened);
     }
 
     /// Opens a key that lies directly under a root epoch: the deployment's own, or a tenant's KEK.
     pub(crate) fn open_under_root(&self, record: &KeyRecord) -> Result<PlainKey, VaultError> {
-        Ok(record.open(&self.root(record.kek_version)?)?)
+        Ok(record.open(&root(&self.opened(), record.kek_version)?)?)
     }
 
     /// Makes a key directly under the newest root epoch.
@@ -73,13 +89,15 @@ impl Vault {
         owner: Owner,
         now: UnixTime,
     ) -> Result<(KeyRecord, PlainKey), VaultError> {
-        let parent = self.newest_root()?;
+        let opened = self.opened();
+        let parent = root(&opened, opened.newest())?;
         Ok(KeyRecord::generate(new_key_id(now), 1, tenant, purpose, owner, &parent, now, &mut SystemRandom))
     }
 
     /// The next version of a key under the newest root epoch.
     pub(crate) fn next_under_root(&self, of: &KeyRecord, now: UnixTime) -> Result<(KeyRecord, PlainKey), VaultError> {
-        let parent = self.newest_root()?;
+        let opened = self.opened();
+        let parent = root(&opened, opened.newest())?;
         let version = of.version.saturating_add(1);
         Ok(KeyRecord::generate(of.id, version, of.tenant, of.purpose, of.owner.clone(), &parent, now, &mut SystemRandom))
     }
@@ -121,6 +139,12 @@ impl Vault {
         let version = of.version.saturating_add(1);
         Ok(KeyRecord::generate(of.id, version, of.tenant, of.purpose, of.owner.clone(), &kek.parent(), now, &mut SystemRandom))
     }
+}
+
+/// A root epoch as the key above others.
+pub(crate) fn root(opened: &Opened, epoch: u32) -> Result<Parent<'_>, VaultError> {
+    let found = opened.epochs().iter().find(|known| known.epoch == epoch).ok_or(VaultError::Missing("root epoch"))?;
+    Ok(Parent { id: ROOT_EPOCH, version: found.epoch, key: &found.key })
 }
 
 /// All versions of the keys of an owner for one purpose, oldest first.

@@ -1,4 +1,4 @@
-//! The key hierarchy: the seal opens the root epoch, the root epoch wraps tenants' keys, those wrap data keys.
+//! The key hierarchy: the seal (a passphrase, or the shares of several people) opens the root epoch, the root epoch wraps tenants' keys, those wrap data keys.
 //!
 //! This crate also is the one place that calls the cryptographic library for symmetric keys, HPKE and Ed25519.
 //!
@@ -22,13 +22,17 @@
 
 pub mod aead;
 pub mod derive;
+pub mod gather;
 pub mod hpke;
+pub mod lifecycle;
 pub mod limits;
 mod plain;
 mod random;
 pub mod record;
 pub mod seal;
 pub mod secret;
+mod shamir;
+pub mod share;
 pub mod signature;
 mod wrapped;
 

@@ -231,8 +231,14 @@ impl KeyRecord {
     }
 
     /// The same key under a new parent: rotation of a KEK touches wrapped keys only, never data.
+    ///
+    /// Its state does not matter: a key that waits for its destruction moves with the others, or cancelling would come too late.
     pub fn rewrap(&self, from: &Parent<'_>, to: &Parent<'_>, random: &mut dyn Random) -> Result<Self, OpenError> {
-        let plain = self.open(from)?;
+        let Some(wrapped) = &self.wrapped else { return Err(OpenError::State(self.state)) };
+        if from.id != self.kek || from.version != self.kek_version {
+            return Err(OpenError::Unwrap(UnwrapError::Kek));
+        }
+        let plain = unwrap(from.key, &self.context(), wrapped)?;
         let mut record = Self { kek: to.id, kek_version: to.version, ..self.clone() };
         record.wrapped = Some(wrap(to.key, &record.context(), &plain, random));
         Ok(record)

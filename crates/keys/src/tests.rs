@@ -1,3 +1,5 @@
+mod seal_of_shares;
+
 use crate::wrapped::wrap_with_salt;
 use crate::*;
 use vocabulary::{DeploymentId, KeyId, Profile, SYSTEM_OWNER, TenantId, UnixTime};
@@ -147,10 +149,10 @@ const CHEAP: seal::Argon2Cost = seal::Argon2Cost { memory_kib: 64, passes: 1, la
 #[test]
 fn the_seal_opens_with_its_passphrase_and_profile_only() {
     let deployment = DeploymentId::from_bytes([7; 16]);
-    let (file, root) = seal::SealFile::create("correct horse", deployment, Profile::Development, CHEAP, UnixTime::from_millis(1), &mut SystemRandom).unwrap();
-    let bytes = file.to_bytes();
+    let made = seal::SealFile::create("correct horse", deployment, Profile::Development, CHEAP, UnixTime::from_millis(1), &mut SystemRandom).unwrap();
+    let bytes = made.file().to_bytes();
     let again = seal::SealFile::parse(&bytes).unwrap();
-    assert_eq!(again.open("correct horse").unwrap()[0].key, root.key);
+    assert_eq!(again.open("correct horse").unwrap().epochs()[0].key, made.epochs()[0].key);
     assert_eq!(again.open("correct horsf").unwrap_err(), seal::SealError::Wrong);
     assert_eq!(again.open("").unwrap_err(), seal::SealError::Passphrase);
     // The profile is signed into the wrap: it cannot be edited in the file.
@@ -162,8 +164,8 @@ fn the_seal_opens_with_its_passphrase_and_profile_only() {
 
 #[test]
 fn a_mutated_seal_file_never_panics_and_never_opens_as_another() {
-    let (file, root) = seal::SealFile::create("p", DeploymentId::from_bytes([7; 16]), Profile::Development, CHEAP, UnixTime::from_millis(1), &mut SystemRandom).unwrap();
-    let bytes = file.to_bytes();
+    let made = seal::SealFile::create("p", DeploymentId::from_bytes([7; 16]), Profile::Development, CHEAP, UnixTime::from_millis(1), &mut SystemRandom).unwrap();
+    let bytes = made.file().to_bytes();
     let mut state = 1_u64;
     for _ in 0..3000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -171,9 +173,9 @@ fn a_mutated_seal_file_never_panics_and_never_opens_as_another() {
         let at = usize::try_from(state >> 33).unwrap() % mutant.len();
         mutant[at] = u8::try_from(state >> 24 & 0xff).unwrap();
         if let Ok(parsed) = seal::SealFile::parse(&mutant)
-            && let Ok(epochs) = parsed.open("p")
+            && let Ok(opened) = parsed.open("p")
         {
-            assert!(epochs.iter().all(|epoch| epoch.key == root.key));
+            assert!(opened.epochs().iter().all(|epoch| epoch.key == made.epochs()[0].key));
         }
     }
 }

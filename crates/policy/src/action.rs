@@ -144,6 +144,11 @@ list! {
     TenantQuotaSet, "tenantQuotaSet", OPERATORS, TENANT, "set the tenant's quota", false, false;
     TenantSuspend, "tenantSuspend", OPERATORS, TENANT, "suspend the tenant", true, true;
     TenantResume, "tenantResume", OPERATORS, TENANT, "end the tenant's suspension", true, false;
+    SealInit, "sealInit", OPERATORS, PLATFORM, "make new shares of the seal", true, true;
+    RootKeyRotate, "rootKeyRotate", OPERATORS, PLATFORM, "make a new root epoch", true, false;
+    BackupRetentionSet, "backupRetentionSet", OPERATORS, PLATFORM, "say how long backups are kept", true, false;
+    PlatformKeyList, "platformKeyList", OPERATORS, PLATFORM, "list the deployment's own keys", false, false;
+    SealConfirm, "sealConfirm", OPERATORS, PLATFORM, "put new shares of the seal in force", false, false;
     NodeInvite, "nodeInvite", OPERATORS, PLATFORM, "make a join token for a node", false, false;
     NodeList, "nodeList", OPERATORS, PLATFORM, "list nodes", false, false;
     PlatformAuditView, "platformAuditView", OPERATORS, PLATFORM, "read the platform's own audit entries", false, false;
@@ -197,6 +202,7 @@ list! {
     JobReceipt, "jobReceipt", MEMBERS, JOBS, "fetch the job's receipt", false, false;
     KeyList, "keyList", MEMBERS, TENANT, "list keys", false, false;
     KeyDestroy, "keyDestroy", USERS, KEY, "destroy the key for good", true, true;
+    KeyDestroyCancel, "keyDestroyCancel", USERS, KEY, "cancel the destruction of the key", true, false;
     TenantKeyRotate, "tenantKeyRotate", USERS, TENANT, "rotate the tenant's key", true, false;
     AuditView, "auditView", MEMBERS, TENANT, "read the audit log", false, false;
     AuditReveal, "auditReveal", USERS, TENANT, "open the personal values of an entry", false, false;

@@ -16,7 +16,7 @@ use vocabulary::{TenantId, UnixTime};
 use crate::engine::{Malformed, Trouble, Writing, trouble};
 use crate::error::{CommitError, Conflict};
 use crate::kind::{Id16, Kind};
-use crate::limits::CLOCK_BACK_MS;
+use crate::limits::{CLOCK_BACK_MS, KEY_STALE_MS};
 use crate::transaction::{Mutation, Transaction};
 
 /// A change that waits for its place in the sequence.
@@ -91,8 +91,12 @@ impl Clock {
     }
     /// The time to compare with: refused when the clock went back, for then nobody knows what is over.
     fn compared(self) -> Result<UnixTime, Conflict> {
+        self.fresh(CLOCK_BACK_MS)
+    }
+    /// The time to write down, unless it lies further behind than this.
+    fn fresh(self, behind_ms: u64) -> Result<UnixTime, Conflict> {
         match self.high_water.since(self.now) {
-            Some(behind) if behind > CLOCK_BACK_MS => Err(Conflict::ClockBack { now: self.now, high_water: self.high_water }),
+            Some(behind) if behind > behind_ms => Err(Conflict::ClockBack { now: self.now, high_water: self.high_water }),
             Some(_) | None => Ok(self.written()),
         }
     }
@@ -164,11 +168,15 @@ async fn one(
             credential::consume_step_up(writing, (*tenant, *id), *principal, request_hash, clock.compared()?).await
         }
 
-        Mutation::PutKey(row) => key::put(writing, row, clock.written(), changes).await,
+        // A time that lies far back is a request that slept: what it read of the keys above is not true any more.
+        Mutation::PutKey(row) => key::put(writing, row, clock.fresh(KEY_STALE_MS)?, changes).await,
         Mutation::StepKey { tenant, id, version, from, to } => {
             key::step(writing, (*tenant, *id, *version), from, *to, clock.written(), changes).await
         }
-        Mutation::Rewrap { key, row_version } => key::rewrap(writing, key, *row_version, changes).await,
+        Mutation::Rewrap { key, row_version } => {
+            clock.fresh(KEY_STALE_MS)?;
+            key::rewrap(writing, key, *row_version, changes).await
+        }
 
         Mutation::CreateHead { tenant, volume, head } => volume::create(writing, *tenant, *volume, head, changes).await,
         Mutation::OpenWriterEpoch(row) => volume::open_writer(writing, row, entries, changes).await,

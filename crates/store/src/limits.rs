@@ -25,6 +25,9 @@ pub const READERS: u32 = 4;
 /// A time that lies further behind the latest committed one is a clock that went back, and not the skew
 /// between a request's arrival and its turn at the writer.
 pub const CLOCK_BACK_MS: u64 = 5_000;
+/// A key that is put or wrapped anew by a transaction whose time lies further behind was made by a request that slept, from
+/// keys above it that may be gone: an old root epoch is kept for longer than this after its successor came.
+pub const KEY_STALE_MS: u64 = 600_000;
 /// Steps of a login delay's schedule.
 pub const DELAYS_MAX: usize = 64;
 /// Characters of an idempotency key.

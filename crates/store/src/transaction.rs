@@ -259,9 +259,11 @@ pub enum Mutation {
         request_hash: [u8; 32],
     },
 
-    /// Writes a new version of a key, wrapped.
+    /// Writes a new version of a key, wrapped. Refused when the key above it is destroyed or waits for it, and when the
+    /// transaction's time lies behind: it was made from what is not true any more.
     PutKey(KeyRecord),
-    /// Moves a key version from one of these states to another, if a key's life has that step; `Destroyed` erases the wrapped bytes. Yields the row version.
+    /// Moves a key version from one of these states to another, if a key's life has that step; `Destroyed` erases the wrapped bytes, and is
+    /// refused while another key lies under it. Yields the row version.
     StepKey {
         /// Whose.
         tenant: TenantId,

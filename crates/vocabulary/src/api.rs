@@ -721,6 +721,15 @@ pub struct KeyInfo {
     pub state: String,
     /// When it was made.
     pub created: UnixTime,
+    /// When it will be destroyed, while that is scheduled and can be cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroy_at: Option<UnixTime>,
+    /// The first date of its shredding: gone from the living system since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<UnixTime>,
+    /// The second date: unrecoverable from backups since. It may lie ahead; until then the shredding is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecoverable_since: Option<UnixTime>,
 }
 
 /// One entry of the audit log, as its tenant sees it.

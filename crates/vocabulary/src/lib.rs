@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod custody;
 pub mod digest;
 pub mod id;
 pub mod isolation;

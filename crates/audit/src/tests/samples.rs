@@ -301,6 +301,15 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::ImageSignaturesAdded { image: digest(6), signatures: 2 });
     let base64 = || "AAAA".to_owned();
     all.push(Event::ImageSigned { job, image: digest(6), signer: name(), key: base64(), payload: base64(), signature: base64() });
+    all.push(Event::KeysRewrapped { key, from_version: 1, version: 2, count: 200 });
+    all.push(Event::KeyVersionEnded { key, version: 1, purpose: "tenant-kek".into(), backups_until: later });
+    all.push(Event::KeyDestructionScheduled { key, purpose: "volume".into(), due: later });
+    all.push(Event::KeyDestructionCancelled { key, purpose: "volume".into() });
+    all.push(Event::RootEpochMade { epoch: 2 });
+    all.push(Event::RootEpochEnded { epoch: 1, backups_until: later });
+    all.push(Event::BackupRetentionSet { days: 30 });
+    all.push(Event::SealSharesDrawn { generation: 2, threshold: 3, shares: 5 });
+    all.push(Event::SealChanged { generation: 2, threshold: 3, shares: 5 });
     all
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod login;
 pub(crate) mod node;
 pub(crate) mod policy;
 pub(crate) mod quota;
+pub(crate) mod seal;
 pub(crate) mod secret;
 pub(crate) mod server;
 pub(crate) mod tenant;

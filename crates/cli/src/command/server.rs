@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use control::{LocalNode, PostgresUrl, Server, ServerConfig, UrlError};
+use control::{LocalNode, Needs, PostgresUrl, Prepared, Server, ServerConfig, Unseal, UrlError};
 use tokio_util::sync::CancellationToken;
 use vocabulary::{Labels, Profile};
 use vocabulary::plan::NodePlace;
@@ -48,29 +48,36 @@ pub(crate) fn blocked(account: &Account, folder: &std::path::Path) -> CliError {
 pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError> {
     logging();
     let stop = CancellationToken::new();
-    let passphrase = passphrase(app, &args)?;
+    let given = if args.supervised { Some(prompt::secret_of_parent()?) } else { None };
     if args.supervised {
         end_with_parent(stop.clone());
     }
     std::fs::create_dir_all(&args.data_dir).map_err(|error| CliError::new(1, format!("{}: {error}", args.data_dir.display())))?;
-    let local_node = args.local_join.map(|join_file| LocalNode {
+    let local_node = args.local_join.clone().map(|join_file| LocalNode {
         join_file,
-        name: args.local_node,
-        place: NodePlace { region: args.local_region, jurisdiction: args.local_jurisdiction, labels: Labels::new() },
+        name: args.local_node.clone(),
+        place: NodePlace { region: args.local_region.clone(), jurisdiction: args.local_jurisdiction.clone(), labels: Labels::new() },
     });
     let config = ServerConfig {
         data_dir: args.data_dir.clone(),
         listen: args.addresses.listen,
-        hosts: args.addresses.host,
+        hosts: args.addresses.host.clone(),
         node_listen: args.addresses.node_listen,
         local_node,
         profile: profile(args.profile.as_deref())?,
-        admin: args.admin,
-        passphrase,
+        admin: args.admin.clone(),
+        passphrase: Zeroizing::default(),
         database: database(&args.state)?,
-        objects: args.state.objects,
+        objects: args.state.objects.clone(),
     };
-    let mut server = Server::start(config).await.map_err(|error| CliError::new(1, chain(&error)))?;
+    let failed = |error: control::StartError| CliError::new(1, chain(&error));
+    let prepared = Prepared::open(config).await.map_err(failed)?;
+    let unseal = unseal(app, &args, prepared.needs(), given)?;
+    let started = match unseal {
+        Some(unseal) => Some(prepared.start(unseal).await.map_err(failed)?),
+        None => wait_sealed(app, &args, prepared, &stop).await?,
+    };
+    let Some(mut server) = started else { return Ok(()) };
     let ticket = server.take_ticket();
     let login = format!("swarm login https://{} --ca-pin {} --enrol", server.address(), server.pin());
     app.output.say(format!("API            https://{}", server.address()));
@@ -134,11 +141,67 @@ fn database(state: &args::State) -> Result<Option<PostgresUrl>, CliError> {
     }))
 }
 
-fn passphrase(app: &App, args: &args::Server) -> Result<Zeroizing<String>, CliError> {
-    match &args.passphrase_file {
-        Some(path) => prompt::secret_file(path),
-        None if args.supervised => prompt::secret_of_parent(),
-        None => prompt::secret("Passphrase of the seal (a new deployment takes it as its own): ", app.no_input),
+/// What the person or the supervisor gives to open the seal; `None` starts the server sealed.
+fn unseal(app: &App, args: &args::Server, needs: Needs, given: Option<Zeroizing<String>>) -> Result<Option<Unseal>, CliError> {
+    if args.sealed {
+        return Ok(None);
+    }
+    if !args.share_file.is_empty() {
+        let shares: Result<Vec<_>, CliError> = args.share_file.iter().map(|file| prompt::secret_file(file)).collect();
+        return Ok(Some(Unseal::Shares(shares?)));
+    }
+    if let Some(path) = &args.passphrase_file {
+        return Ok(Some(Unseal::Passphrase(prompt::secret_file(path)?)));
+    }
+    if let Some(shares) = given.as_deref().filter(|given| given.starts_with(keys::share::PREFIX)) {
+        let shares = shares.split(',').filter(|share| !share.is_empty()).map(|share| Zeroizing::new(share.to_owned()));
+        return Ok(Some(Unseal::Shares(shares.collect())));
+    }
+    match (given, needs) {
+        // A new deployment cannot wait sealed: the empty passphrase is refused by name.
+        (Some(given), needs) if !given.is_empty() || needs == Needs::NewPassphrase => Ok(Some(Unseal::Passphrase(given))),
+        (Some(_), Needs::Passphrase | Needs::Shares { .. } | Needs::NewPassphrase) => Ok(None),
+        (None, Needs::NewPassphrase | Needs::Passphrase) => {
+            prompt::secret("Passphrase of the seal (a new deployment takes it as its own): ", app.no_input).map(|text| Some(Unseal::Passphrase(text)))
+        }
+        // Custodians are seldom all at this terminal: those who are not come by the API.
+        (None, Needs::Shares { .. }) => Ok(None),
+    }
+}
+
+/// Listens with the seal closed until it is opened, or until we are told to end.
+async fn wait_sealed(app: &App, args: &args::Server, prepared: Prepared, stop: &CancellationToken) -> Result<Option<Server>, CliError> {
+    let failed = |error: control::StartError| CliError::new(1, chain(&error));
+    let needs = prepared.needs();
+    let sealed = prepared.start_sealed().await.map_err(failed)?;
+    let how = match needs {
+        Needs::Shares { threshold } => format!("{threshold} shares open it"),
+        Needs::NewPassphrase | Needs::Passphrase => "its passphrase opens it".to_owned(),
+    };
+    app.output.say(format!("API            https://{} (sealed: it answers 503)", sealed.address()));
+    app.output.say(format!("CA pin         {}", sealed.pin()));
+    let endpoints = Endpoints {
+        version: 1,
+        api: format!("https://{}", sealed.address()),
+        node: args.addresses.node_listen.to_string(),
+        ca_pin: sealed.pin().to_string(),
+        pid: std::process::id(),
+        profile: sealed.profile().as_str().to_owned(),
+    };
+    endpoints.write(&args.data_dir)?;
+    host::notify("READY=1");
+    app.output.say(format!("sealed; {how}: swarm seal open https://{} --ca-pin {}", sealed.address(), sealed.pin()));
+    let ended = tokio::select! {
+        () = sealed.opened() => None,
+        ended = asked_to_end() => Some(ended),
+        () = stop.cancelled() => Some(Ok(())),
+    };
+    match ended {
+        None => sealed.go_on().await.map(Some).map_err(failed),
+        Some(ended) => {
+            sealed.stop().await;
+            ended.map(|()| None)
+        }
     }
 }
 

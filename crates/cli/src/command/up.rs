@@ -103,8 +103,24 @@ fn passphrase(app: &App, args: &Up, place: &Place) -> Result<Zeroizing<String>, 
     if let Some(path) = &args.passphrase_file {
         return prompt::secret_file(path);
     }
+    if !args.share_file.is_empty() {
+        let mut all = Zeroizing::new(String::with_capacity(prompt::SECRET_BYTES));
+        for file in &args.share_file {
+            let share = prompt::secret_file(file)?;
+            if all.len().saturating_add(share.len()) >= prompt::SECRET_BYTES {
+                return Err(CliError::usage("these are too many shares: give as many as open the seal"));
+            }
+            all.push_str(&share);
+            all.push(',');
+        }
+        return Ok(all);
+    }
     if place.server().join("state.db").exists() || args.state.database.is_some() && place.data.join("endpoints.json").exists() {
-        return prompt::secret("Passphrase of the seal: ", app.no_input);
+        if opens_with_shares(args, place) {
+            app.output.say("the seal opens with shares: the server starts sealed and waits for swarm seal open");
+            return Ok(Zeroizing::default());
+        }
+        return prompt::secret("Passphrase of the seal (nothing: start sealed): ", app.no_input);
     }
     loop {
         let first = prompt::secret("A passphrase for the seal of the new deployment (it protects every key; keep it): ", app.no_input)?;
@@ -113,6 +129,18 @@ fn passphrase(app: &App, args: &Up, place: &Place) -> Result<Zeroizing<String>, 
         }
         app.output.say("the two differ: try again");
     }
+}
+
+/// Whether every seal file that is there opens with shares. The server itself decides which one is in force.
+fn opens_with_shares(args: &Up, place: &Place) -> bool {
+    let objects = args.state.objects.clone().unwrap_or_else(|| place.server().join("objects"));
+    let Ok(files) = std::fs::read_dir(objects.join("seal")) else { return false };
+    let kind = |path: &Path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()?.get("kind")?.as_str().map(str::to_owned)
+    };
+    let kinds: Vec<String> = files.flatten().filter_map(|file| kind(&file.path())).collect();
+    !kinds.is_empty() && kinds.iter().all(|kind| kind == "shares")
 }
 
 struct Supervisor<'a> {

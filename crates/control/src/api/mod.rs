@@ -2,7 +2,7 @@
 
 mod activity;
 pub(crate) mod call;
-mod json;
+pub(crate) mod json;
 pub(crate) mod listener;
 pub(crate) mod node;
 mod node_routes;

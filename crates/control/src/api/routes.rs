@@ -5,8 +5,9 @@ use axum::response::IntoResponse as _;
 use vocabulary::api;
 
 use crate::api::table::{Table, Words};
+use crate::destruction;
 use crate::operation::lease::PAGE_QUERY;
-use crate::operation::{audit_log, enrolment, erasure, image, image_policy, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, secret, tenant, token, volume, witness};
+use crate::operation::{audit_log, enrolment, erasure, image, image_policy, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, seal, secret, tenant, token, volume, witness};
 
 const AUDIT_QUERY: &[(&str, &str)] = &[
     ("cursor", "where the last page ended"),
@@ -44,6 +45,9 @@ pub(crate) fn table() -> Table {
     table.get(Words("POST", "/v1/tenants/{id}/suspend", "tenant_suspend", "Suspends a tenant"), &[], tenant::suspend);
     table.get(Words("POST", "/v1/tenants/{id}/resume", "tenant_resume", "Ends a suspension"), &[], tenant::resume);
     table.get(Words("GET", "/v1/platform-audit", "platform_audit_list", "Lists the platform's own audit entries"), AUDIT_QUERY, audit_log::list_platform);
+
+    table.json(Words("POST", "/v1/seal/shares", "seal_init", "Draws new shares of the seal and tells them once"), &[], seal::init);
+    table.json(Words("POST", "/v1/seal/confirm", "seal_confirm", "Puts new shares of the seal in force"), &[], seal::confirm);
 
     table.json(Words("POST", "/v1/join-tokens", "node_invite", "Makes a join token for one node"), &[], enrolment::invite);
     table.get(Words("GET", "/v1/nodes", "node_list", "Lists nodes"), PAGE_QUERY, node::list);
@@ -119,7 +123,22 @@ pub(crate) fn table() -> Table {
     table.raw(Words("GET", "/v1/jobs/{id}/receipt", "job_receipt_get", "Gives the job's receipt, byte for byte"), &[], job_output::receipt);
 
     table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
-    table.get(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Destroys a key for good"), &[], key::destroy);
+    table.json(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Schedules the destruction of a key"), &[], destruction::schedule);
+    table.get(
+        Words("POST", "/v1/keys/{id}/cancel-destruction", "key_destroy_cancel", "Cancels a scheduled destruction"),
+        &[],
+        destruction::cancel,
+    );
+    table.get(Words("GET", "/v1/key-inventory", "key_inventory", "Says what keys there are, by purpose"), &[], key::inventory);
+    table.get(Words("GET", "/v1/tenant-key/rewrap", "tenant_key_rewrap", "Says how far the rewrap under the tenant's key is"), &[], key::tenant_rewrap);
+    table.get(Words("POST", "/v1/root-key/rotate", "root_key_rotate", "Makes a new root epoch"), &[], key::rotate_root);
+    table.get(Words("GET", "/v1/root-key/rewrap", "root_key_rewrap", "Says how far the rewrap under the root key is"), &[], key::root_rewrap);
+    table.get(Words("GET", "/v1/platform-key-inventory", "platform_key_inventory", "Says what keys the deployment itself has"), &[], key::platform_inventory);
+    table.json(
+        Words("POST", "/v1/backup-retention", "backup_retention_set", "Says how long backups are kept"),
+        &[],
+        destruction::set_retention,
+    );
     table.get(Words("POST", "/v1/tenant-key/rotate", "tenant_key_rotate", "Rotates the tenant's key"), &[], key::rotate_tenant);
 
     table.get(Words("GET", "/v1/audit", "audit_list", "Lists the tenant's audit entries"), AUDIT_QUERY, audit_log::list);
@@ -143,6 +162,16 @@ fn public(table: &mut Table) {
             let _ = call;
             Ok(api::Health { state: "ready".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
         },
+    );
+    table.public(
+        Words("GET", "/v1/seal", "seal_show", "Says what the seal is and how far its opening is"),
+        "custodians hold a share and no credential",
+        seal::show,
+    );
+    table.public(
+        Words("POST", "/v1/seal/open", "seal_open", "Enters a share or the passphrase"),
+        "the share is the credential",
+        seal::open,
     );
     table.public_raw(
         Words("GET", "/v1/deployment", "deployment_show", "Gives the deployment's public file"),

@@ -1,22 +1,22 @@
-//! The key inventory, rotation of the tenant's key, destruction.
+//! The key inventory, and rotation of the keys above others. Destruction: [`crate::destruction`].
 
 use audit::{Event, Outcome};
-use keys::record::Parent;
-use keys::{KeyState, Owner, Purpose, SystemRandom};
-use policy::action::{KeyDestroy, KeyList, TenantKeyRotate};
+use keys::lifecycle::{Limits, Rotation};
+use keys::record::ROOT_EPOCH;
+use keys::{KeyState, Owner, Purpose};
+use policy::action::{KeyList, PlatformKeyList, RootKeyRotate, TenantKeyRotate};
 use policy::{Action, Resource};
 use store::{Mutation, Page, StoredKey, Transaction};
 use vocabulary::api::{self, Done, KeyInfo};
-use vocabulary::{ErrorCode, KeyId};
+use vocabulary::custody::{Inventory, InventoryLine, Rewrap, RewrapLine, RootRotated};
+use vocabulary::{KeyId, SYSTEM_OWNER, TenantId, UnixTime};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
+use crate::limits::DAY_MS;
 use crate::operation::{commit, done};
-use crate::state::actor;
+use crate::state::{Control, actor};
 use crate::vault::versions;
-
-/// Keys that one rotation rewraps in one transaction; a tenant with more is refused by name until the resumable rewrap exists.
-const REWRAP_MAX: u32 = 1000;
 
 /// Lists all versions of all keys of the tenant.
 pub(crate) async fn list(call: Call<KeyList>) -> Result<api::Page<KeyInfo>, Failure> {
@@ -35,12 +35,25 @@ pub(crate) async fn list(call: Call<KeyList>) -> Result<api::Page<KeyInfo>, Fail
     let cursor = found.items.last().filter(|_| found.truncated).map(|key| {
         format!("{}{}", hex::encode(key.record.id.as_bytes()), hex::encode(key.record.version.to_be_bytes()))
     });
-    Ok(api::Page { truncated: cursor.is_some(), cursor, items: found.items.into_iter().map(shown).collect() })
+    let retention = call.control.backup_retention_ms().await?;
+    let mut items = Vec::new();
+    for key in found.items {
+        let due = match key.record.state {
+            KeyState::PendingDestroy => call.control.destruction_due(tenant.tenant, key.record.id).await?,
+            KeyState::PreActive | KeyState::Active | KeyState::Deactivated | KeyState::Compromised | KeyState::Destroyed => None,
+        };
+        items.push(shown(key, due, retention));
+    }
+    Ok(api::Page { truncated: cursor.is_some(), cursor, items })
 }
 
-fn shown(key: StoredKey) -> KeyInfo {
+fn shown(key: StoredKey, destroy_at: Option<UnixTime>, retention_ms: u64) -> KeyInfo {
     let record = key.record;
+    let gone_since = (record.state == KeyState::Destroyed).then_some(key.since);
     KeyInfo {
+        destroy_at,
+        gone_since,
+        unrecoverable_since: gone_since.map(|gone| gone.plus_millis(retention_ms)),
         id: record.id,
         version: record.version,
         purpose: record.purpose.as_str().into(),
@@ -54,74 +67,150 @@ fn uuid(id: [u8; 16]) -> String {
     KeyId::from_bytes(id).to_string()
 }
 
-/// A new version of the tenant's key; every data key is wrapped anew under it. Data is not touched.
+/// A new version of the tenant's key. The data keys are moved under it in the background, data is not touched; the old version
+/// ends when nothing lies under it any more.
 pub(crate) async fn rotate_tenant(call: Call<TenantKeyRotate>) -> Result<Done, Failure> {
     let tenant = call.tenant()?;
-    call.permit(Resource::Tenant(tenant), &[(&tenant.tenant.to_string(), "tenant key")]).await?.spend();
+    let decision = call.permit(Resource::Tenant(tenant), &[(&tenant.tenant.to_string(), "tenant key")]).await?.spend();
     let member = call.member()?;
     let control = &call.control;
-    let owner = Owner { kind: "tenant".into(), id: *tenant.tenant.as_bytes() };
-    let known = versions(&control.store, tenant.tenant, &owner, Purpose::TenantKek).await.map_err(Failure::internal)?;
+    let known = versions(&control.store, tenant.tenant, &owner_of(tenant.tenant), Purpose::TenantKek).await.map_err(Failure::internal)?;
     let old = known.into_iter().rev().find(|key| key.record.state == KeyState::Active).ok_or_else(|| Failure::internal("no tenant key"))?.record;
-    let old_plain = control.vault.open_under_root(&old).map_err(Failure::internal)?;
-    let (next, next_plain) = control.vault.next_under_root(&old, call.now).map_err(Failure::internal)?;
-    let children = control
-        .store
-        .keys_under(tenant.tenant, old.id, old.version, Page::after(([0; 16], 0), REWRAP_MAX))
-        .await
-        .map_err(Failure::internal)?;
-    if children.truncated {
-        return Err(Failure::new(ErrorCode::NotBuilt, format!("more than {REWRAP_MAX} keys lie under the tenant's key: the resumable rewrap is not built yet")));
-    }
-    let from = Parent { id: old.id, version: old.version, key: &old_plain };
-    let to = Parent { id: next.id, version: next.version, key: &next_plain };
+    let (next, _) = control.vault.next_under_root(&old, call.now).map_err(Failure::internal)?;
     let event = Event::KeyRotated { key: next.id, version: next.version, purpose: Purpose::TenantKek.as_str().into() };
     let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(TenantKeyRotate::NAME), event)?;
-    let mut transaction = Transaction::new().with(Mutation::PutKey(next.clone())).with(Mutation::StepKey {
+    let transaction = Transaction::new().with(Mutation::PutKey(next)).with(Mutation::StepKey {
         tenant: tenant.tenant,
         id: old.id,
         version: old.version,
         from: vec![KeyState::Active],
         to: KeyState::Deactivated,
     });
-    for child in children.items.into_iter().filter(|child| child.record.state.opens()) {
-        let moved = child.record.rewrap(&from, &to, &mut SystemRandom).map_err(Failure::internal)?;
-        transaction = transaction.with(Mutation::Rewrap { key: moved, row_version: child.row_version });
-    }
     let (index, _) = commit(&call, transaction.entry(entry)).await?;
-    Ok(done(index, &[]))
+    control.vault.wake.notify_one();
+    Ok(done(index, &decision.waived))
 }
 
-/// Destroys all versions of a data key at once. In the development profile the second person is waived, and the answer says so.
-pub(crate) async fn destroy(call: Call<KeyDestroy>) -> Result<Done, Failure> {
+fn owner_of(tenant: TenantId) -> Owner {
+    Owner { kind: "tenant".into(), id: *tenant.as_bytes() }
+}
+
+/// How far the rewrap under the tenant's key is.
+pub(crate) async fn tenant_rewrap(call: Call<KeyList>) -> Result<Rewrap, Failure> {
     let tenant = call.tenant()?;
-    let id: KeyId = call.id("id")?;
+    call.permit(Resource::Tenant(tenant), &[]).await?.spend();
     let control = &call.control;
-    let found = control.store.key_versions(tenant.tenant, id, Page::after(0, 1000)).await.map_err(Failure::internal)?;
-    let first = found.items.first().ok_or_else(Failure::not_found)?;
-    let purpose = first.record.purpose;
-    let decision = call.permit(Resource::Key { id, tenant }, &[(&id.to_string(), purpose.as_str())]).await?.spend();
-    let member = call.member()?;
-    if purpose == Purpose::TenantKek {
-        return Err(Failure::new(ErrorCode::WrongState, "the tenant's own key goes with the tenant, not alone"));
-    }
-    let mut transaction = Transaction::new();
-    for key in found.items.iter().filter(|key| key.record.state != KeyState::Destroyed) {
-        if key.record.state != KeyState::PendingDestroy {
-            transaction = transaction.with(Mutation::StepKey {
-                tenant: tenant.tenant, id, version: key.record.version, from: vec![key.record.state], to: KeyState::PendingDestroy,
-            });
+    let known = versions(&control.store, tenant.tenant, &owner_of(tenant.tenant), Purpose::TenantKek).await.map_err(Failure::internal)?;
+    let mut rewrap = Rewrap { versions: Vec::new(), left: 0 };
+    for key in known.iter().filter(|key| key.record.state != KeyState::Destroyed) {
+        let keys = control.wrapped_under(tenant.tenant, key.record.id, key.record.version).await?;
+        if key.record.state != KeyState::Active {
+            rewrap.left = rewrap.left.saturating_add(keys);
         }
-        transaction = transaction.with(Mutation::StepKey {
-            tenant: tenant.tenant, id, version: key.record.version, from: vec![KeyState::PendingDestroy], to: KeyState::Destroyed,
-        });
+        let (version, state, created) = (key.record.version, key.record.state.as_str().to_owned(), key.record.created);
+        rewrap.versions.push(RewrapLine { version, state, created, keys });
     }
-    if transaction.mutations.is_empty() {
-        return Err(Failure::new(ErrorCode::WrongState, "the key is destroyed already"));
+    Ok(rewrap)
+}
+
+/// How far the rewrap under the root key is, over all tenants.
+pub(crate) async fn root_rewrap(call: Call<PlatformKeyList>) -> Result<Rewrap, Failure> {
+    call.permit(Resource::Platform, &[]).await?.spend();
+    let control = &call.control;
+    let opened = control.vault.opened();
+    let mut rewrap = Rewrap { versions: Vec::new(), left: 0 };
+    for epoch in opened.epochs() {
+        let mut keys = 0_u64;
+        for tenant in control.all_tenants().await? {
+            keys = keys.saturating_add(control.wrapped_under(tenant, ROOT_EPOCH, epoch.epoch).await?);
+        }
+        let newest = epoch.epoch == opened.newest();
+        if !newest {
+            rewrap.left = rewrap.left.saturating_add(keys);
+        }
+        let state = if newest { KeyState::Active } else { KeyState::Deactivated };
+        rewrap.versions.push(RewrapLine { version: epoch.epoch, state: state.as_str().to_owned(), created: epoch.created, keys });
     }
-    let event = Event::KeyDestroyed { key: id, purpose: purpose.as_str().into(), backups_until: None };
-    let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(KeyDestroy::NAME), event)?;
-    let (index, _) = commit(&call, transaction.entry(entry)).await?;
-    control.end_groundless(tenant.tenant, call.now).await;
-    Ok(done(index, &decision.waived))
+    Ok(rewrap)
+}
+
+/// Makes a new root epoch; what lies under the old ones is moved in the background.
+pub(crate) async fn rotate_root(call: Call<RootKeyRotate>) -> Result<RootRotated, Failure> {
+    let decision = call.permit(Resource::Platform, &[("all tenants", "root key")]).await?.spend();
+    let member = call.member()?;
+    let control = &call.control;
+    let entry = |epoch| {
+        let event = Event::RootEpochMade { epoch };
+        control.entry(call.now, SYSTEM_OWNER, actor(member), call.source(), Outcome::Success, Some(RootKeyRotate::NAME), event)
+    };
+    let (audit_index, epoch) = control.next_epoch(call.now, entry).await?;
+    Ok(RootRotated { epoch, audit_index, notes: decision.waived.iter().map(|note| (*note).to_owned()).collect() })
+}
+
+/// The inventory of a tenant's keys.
+pub(crate) async fn inventory(call: Call<KeyList>) -> Result<Inventory, Failure> {
+    let tenant = call.tenant()?;
+    call.permit(Resource::Tenant(tenant), &[]).await?.spend();
+    Ok(made_of(&call.control.all_keys(tenant.tenant).await?, call.now))
+}
+
+/// The inventory of the deployment's own keys. What tenants own, their own inventories show.
+pub(crate) async fn platform_inventory(call: Call<PlatformKeyList>) -> Result<Inventory, Failure> {
+    call.permit(Resource::Platform, &[]).await?.spend();
+    Ok(made_of(&call.control.all_keys(SYSTEM_OWNER).await?, call.now))
+}
+
+/// Every purpose with what the table says of it and what the rows add up to.
+fn made_of(keys: &[StoredKey], now: UnixTime) -> Inventory {
+    let line = |purpose: &Purpose| {
+        let (line, own) = (purpose.line(), keys.iter().filter(|key| key.record.purpose == *purpose));
+        let mut states = std::collections::BTreeMap::<String, u64>::new();
+        let mut oldest_active: Option<UnixTime> = None;
+        for key in own {
+            let count = states.entry(key.record.state.as_str().to_owned()).or_default();
+            *count = count.saturating_add(1);
+            if key.record.state == KeyState::Active {
+                oldest_active = Some(oldest_active.map_or(key.record.created, |oldest| oldest.min(key.record.created)));
+            }
+        }
+        let (rotation, age_ms) = match line.rotation {
+            Rotation::Automatic(limits) => (told(limits), Some(limits.age_ms)),
+            Rotation::Not(why) => (format!("not by itself: {why}"), None),
+        };
+        InventoryLine {
+            purpose: purpose.as_str().to_owned(),
+            algorithm: line.algorithm.to_owned(),
+            bits: line.bits,
+            under: line.under.as_str().to_owned(),
+            states,
+            oldest_active,
+            next_rotation: oldest_active.zip(age_ms).map(|(oldest, age)| oldest.plus_millis(age)),
+            rotation,
+        }
+    };
+    Inventory { purposes: Purpose::ALL.iter().map(line).collect(), time: now }
+}
+
+fn told(limits: Limits) -> String {
+    let mut text = format!("by itself after {} days", limits.age_ms / DAY_MS);
+    if limits.bytes != u64::MAX {
+        text.push_str(&format!(", {} GiB", limits.bytes >> 30));
+    }
+    text.push_str(&format!(", or {} uses", limits.count));
+    text
+}
+
+impl Control {
+    /// How many keys lie wrapped under a version of a key.
+    async fn wrapped_under(&self, tenant: TenantId, kek: KeyId, version: u32) -> Result<u64, Failure> {
+        let (mut count, mut after) = (0_u64, ([0; 16], 0));
+        loop {
+            let found = self.store.keys_under(tenant, kek, version, Page::after(after, 1000)).await.map_err(Failure::internal)?;
+            count = count.saturating_add(found.items.iter().filter(|key| key.record.wrapped.is_some()).count() as u64);
+            match found.items.last() {
+                Some(last) if found.truncated => after = (*last.record.id.as_bytes(), last.record.version),
+                Some(_) | None => return Ok(count),
+            }
+        }
+    }
 }

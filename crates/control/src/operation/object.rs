@@ -62,10 +62,13 @@ pub(crate) async fn put(call: Call<VolumeWrite>, Raw(body): Raw) -> Result<Respo
 pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below: &str, body: Body) -> Result<Response, Failure> {
     let path = path(row, below)?;
     let mut staged = holder.control.blobs.stage(&path).await.map_err(blob_failure)?;
-    if let Err(failure) = receive(&mut staged, body).await {
-        discarded(staged.abort().await);
-        return Err(failure);
-    }
+    let size = match receive(&mut staged, body).await {
+        Ok(size) => size,
+        Err(failure) => {
+            discarded(staged.abort().await);
+            return Err(failure);
+        }
+    };
     match staged.place().await.map_err(blob_failure)? {
         Placed::Done => {}
         Placed::Differs(rival) => {
@@ -93,6 +96,7 @@ pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow,
             }
         }
     }
+    holder.control.vault.arrived.add(holder.tenant, row.id, size);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -112,15 +116,17 @@ async fn abandoned(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow, below
     Ok(lease.writer_epoch == Some(newest) && seq > head.seq)
 }
 
-/// Hands a body on piece by piece, from a client that keeps sending.
-async fn receive(staged: &mut Staged, body: Body) -> Result<(), Failure> {
+/// Hands a body on piece by piece, from a client that keeps sending. Says how many bytes it had.
+async fn receive(staged: &mut Staged, body: Body) -> Result<u64, Failure> {
     let mut body = Limited::new(body, OBJECT_MAX);
+    let mut size: u64 = 0;
     loop {
         match tokio::time::timeout(STREAM_IDLE_TIMEOUT, body.frame()).await {
             Err(_) => return Err(Failure::new(ErrorCode::RequestTimeout, "the body stopped arriving")),
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(size),
             Ok(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
+                    size = size.saturating_add(data.len() as u64);
                     staged.write(data).await.map_err(blob_failure)?;
                 }
             }

@@ -185,12 +185,15 @@ pub(crate) async fn delete(call: Call<VolumeDelete>) -> Result<Done, Failure> {
     let known = versions(&control.store, tenant.tenant, &key_owner(row.id), Purpose::Volume).await.map_err(Failure::internal)?;
     for key in known.iter().filter(|key| key.record.state != KeyState::Destroyed) {
         let (id, version) = (key.record.id, key.record.version);
-        for (from, to) in [(key.record.state, KeyState::PendingDestroy), (KeyState::PendingDestroy, KeyState::Destroyed)] {
+        let waits = key.record.state == KeyState::PendingDestroy;
+        let steps = [(key.record.state, KeyState::PendingDestroy), (KeyState::PendingDestroy, KeyState::Destroyed)];
+        for (from, to) in steps.into_iter().skip(usize::from(waits)) {
             transaction = transaction.with(Mutation::StepKey { tenant: tenant.tenant, id, version, from: vec![from], to });
         }
     }
     if let Some(key) = known.last() {
-        transaction = transaction.entry(entry(Event::KeyDestroyed { key: key.record.id, purpose: Purpose::Volume.as_str().into(), backups_until: None })?);
+        let backups_until = Some(call.now.plus_millis(control.backup_retention_ms().await?));
+        transaction = transaction.entry(entry(Event::KeyDestroyed { key: key.record.id, purpose: Purpose::Volume.as_str().into(), backups_until })?);
     }
     let (index, _) = commit(&call, transaction.entry(entry(Event::VolumeDeleted { volume: row.id })?)).await?;
     control.end_groundless(tenant.tenant, call.now).await;

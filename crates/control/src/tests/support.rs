@@ -33,7 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) server: Server,
-    http: Client,
+    pub(crate) http: Client,
 }
 
 pub(crate) struct Tenant {
@@ -42,7 +42,7 @@ pub(crate) struct Tenant {
     pub(crate) token: String,
 }
 
-fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> ServerConfig {
+pub(crate) fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> ServerConfig {
     ServerConfig {
         data_dir: dir.to_path_buf(),
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -57,11 +57,11 @@ fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> ServerConfig 
     }
 }
 
-fn client(config: rustls::ClientConfig) -> Client {
+pub(crate) fn client(config: rustls::ClientConfig) -> Client {
     Client::builder().tls_backend_preconfigured(config).no_proxy().build().unwrap()
 }
 
-fn clock_of_handshakes() -> Arc<DefaultTimeProvider> {
+pub(crate) fn clock_of_handshakes() -> Arc<DefaultTimeProvider> {
     Arc::new(DefaultTimeProvider)
 }
 
@@ -80,6 +80,11 @@ impl World {
                 Err(error) => panic!("{error}"),
             }
         };
+        Self::of(dir, server)
+    }
+
+    /// Around a server that was started some other way.
+    pub(crate) fn of(dir: tempfile::TempDir, server: Server) -> Self {
         let trust = Trust::Pin(*server.pin());
         let http = client(cli_client_config(trust, KeyExchange::default(), clock_of_handshakes()).unwrap());
         Self { dir, server, http }
@@ -176,16 +181,10 @@ impl World {
 
     /// Does what wants a confirmation: the factor itself is tested elsewhere, here its row is confirmed in the store.
     pub(crate) async fn act_confirmed<T: DeserializeOwned>(&self, path: &str, token: &str) -> Result<T, Problem> {
-        let problem = self.act::<T>(path, token).await.err().unwrap();
-        let challenge = problem.step_up.expect("a confirmation is asked for");
-        let (store, now) = (&self.control().store, clock::now());
-        let row = store.step_up(SYSTEM_OWNER, challenge.id).await.unwrap().unwrap();
-        let verify = Mutation::VerifyStepUp { tenant: SYSTEM_OWNER, id: challenge.id, principal: row.principal, acr: 1 };
-        store.commit(Transaction::new().with(verify), now).await.unwrap();
-        self.send(Method::POST, path, Some(token), None, &[("swarm-step-up", &challenge.id.to_string())]).await
+        self.confirmed(SYSTEM_OWNER, token, (Method::POST, path), None, &[]).await
     }
 
-    /// The same for any request of a member of a tenant.
+    /// The same for any request of a principal of this owner.
     pub(crate) async fn confirmed<T: DeserializeOwned>(
         &self,
         tenant: TenantId,

@@ -81,7 +81,8 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
     let (ids, body): (Vec<(&str, String)>, Option<Value>) = match route {
         "health_show" | "deployment_show" | "openapi_show" | "log_checkpoint" | "log_cosigned_checkpoint" | "log_witness_policy" | "witness_show" | "whoami_show" | "token_logout" | "status_show" | "tenant_list"
         | "platform_audit_list" | "node_list" | "project_list" | "principal_list" | "token_list" | "volume_list" | "lease_list" | "image_list"
-        | "job_list" | "secret_list" | "key_list" | "tenant_key_rotate" | "audit_list" => (vec![], None),
+        | "job_list" | "secret_list" | "key_list" | "tenant_key_rotate" | "audit_list" | "seal_show" | "key_inventory"
+        | "tenant_key_rewrap" | "root_key_rotate" | "root_key_rewrap" | "platform_key_inventory" => (vec![], None),
         "log_tile" => (vec![("*path", "entries/000.p/1".into())], None),
         "token_login" => (vec![], Some(json!({ "name": "nobody-here", "password": "wrong-password-1", "code": "000000" }))),
         "enrolment_begin" => (vec![], Some(json!({ "ticket": "swm_no_ticket" }))),
@@ -89,6 +90,9 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
         "node_enrol" => (vec![], Some(json!({ "token": "swm_no_token", "csr": "AAAA", "record_key": x25519(), "record_proof": "AAAA", "facts": {
             "hostname": "h", "kernel": "6.1", "cgroup_layout": "unified", "cpu_millis": 1000, "memory_bytes": 1, "scratch_bytes": 1, "gpus": 0,
             "features": {}, "boot_id": "b", "version": "0.1.0" } }))),
+        "seal_open" => (vec![], Some(json!({ "share": "swmshare" }))),
+        "seal_init" => (vec![], Some(json!({ "shares": 3, "threshold": 2 }))),
+        "seal_confirm" => (vec![], Some(json!({ "generation": 2, "received": NO_DIGEST }))),
         "step_up_confirm" => (vec![("id", thing("nobody"))], Some(json!({ "code": "000000" }))),
         "tenant_create" => (vec![], Some(json!({ "name": "gamma", "admin": "carol" }))),
         "tenant_suspend" | "tenant_resume" => (vec![("id", thing("tenant"))], None),
@@ -149,7 +153,9 @@ pub(crate) fn example(route: &str, method: &str, path: &str, things: &Things) ->
         "secret_delete" => (vec![("id", thing("secret"))], None),
         "job_submit" => (vec![], Some(json!({ "project": thing("project"), "spec": job_spec() }))),
         "job_show" | "job_stop" | "job_logs" | "job_receipt_get" => (vec![("id", thing("nobody"))], None),
-        "key_destroy" => (vec![("id", thing("key"))], None),
+        "key_destroy" => (vec![("id", thing("key"))], Some(json!({}))),
+        "key_destroy_cancel" => (vec![("id", thing("key"))], None),
+        "backup_retention_set" => (vec![], Some(json!({ "days": 30 }))),
         "audit_proof" => (vec![("index", thing("entry"))], None),
         "person_erase" => (vec![], Some(json!({ "name": "nobody-here" }))),
         "audit_reveal" => (vec![("index", thing("entry"))], None),

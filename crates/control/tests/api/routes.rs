@@ -9,7 +9,7 @@ use super::examples::{NOBODY, Things, example, nobodys, things};
 use super::support::{Answer, Ask, World, problem};
 
 /// Routes that everybody may call. A new one needs a reason in the table and a line here.
-const PUBLIC: [&str; 11] = [
+const PUBLIC: [&str; 13] = [
     "deployment_show",
     "enrolment_begin",
     "enrolment_complete",
@@ -20,6 +20,8 @@ const PUBLIC: [&str; 11] = [
     "log_witness_policy",
     "node_enrol",
     "openapi_show",
+    "seal_open",
+    "seal_show",
     "token_login",
 ];
 

@@ -76,12 +76,12 @@ async fn each_start_gives_a_ticket_until_the_first_administrator_has_enrolled() 
 async fn profiles_never_change() {
     let folder = tempfile::tempdir().unwrap();
     let error = refusal(folder.path(), |config| config.profile = Some(Profile::Production)).await;
-    assert!(matches!(error, StartError::SealRequired), "{error:?}");
-    assert!(error.to_string().starts_with("seal_required"));
+    assert!(matches!(error, StartError::PasskeyRequired), "{error:?}");
+    assert!(error.to_string().starts_with("passkey_required"));
     // The refusal left nothing that would bind the next start.
     let folder = Running::start_in(folder).await.unwrap().stop().await;
     let error = refusal(folder.path(), |config| config.profile = Some(Profile::Production)).await;
-    assert!(matches!(error, StartError::SealRequired | StartError::OtherProfile(Profile::Development)), "{error:?}");
+    assert!(matches!(error, StartError::OtherProfile(Profile::Development)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,7 @@ pub(super) async fn put(
         now,
         wrapped(record)?,
     ];
+    lies_under_an_open_key(writing, record).await?;
     made(writing.execute(sql::KEY_INSERT, binds).await?)?;
     changed(record.tenant, record.id, 1, changes)
 }
@@ -50,6 +51,9 @@ pub(super) async fn step(
     if !from.contains(&actual) || actual.step(to).is_err() {
         return Err(Conflict::State { actual: actual.as_str().to_owned() }.into());
     }
+    if to == KeyState::Destroyed {
+        wraps_nothing(writing, tenant, id, version).await?;
+    }
     let binds = binds![tenant.as_bytes(), id.as_bytes(), version, actual.as_str(), to.as_str(), now];
     let Some(row) = writing.row(sql::KEY_STEP, binds).await? else {
         return Err(Conflict::State { actual: actual.as_str().to_owned() }.into());
@@ -68,6 +72,7 @@ pub(super) async fn rewrap(
     changes: &mut Vec<PendingChange>,
 ) -> Result<u64, Stop> {
     let (tenant, id) = (record.tenant, record.id);
+    lies_under_an_open_key(writing, record).await?;
     let binds = binds![
         tenant.as_bytes(),
         id.as_bytes(),
@@ -92,6 +97,33 @@ pub(super) async fn rewrap(
         return Err(Conflict::State { actual: row.text(9)? }.into());
     }
     Err(Conflict::Revision { actual }.into())
+}
+
+/// No key is put under one that is destroyed or waits for it: it would be lost with it. Root epochs have no row.
+async fn lies_under_an_open_key(writing: &mut Writing, record: &KeyRecord) -> Result<(), Stop> {
+    let binds = binds![record.tenant.as_bytes(), record.kek.as_bytes(), record.kek_version];
+    let Some(row) = writing.row(sql::KEY_READ, binds).await? else { return Ok(()) };
+    let state = KeyState::parse(&row.text(9)?).ok_or_else(|| row.malformed())?;
+    if state.opens() { Ok(()) } else { Err(Conflict::State { actual: format!("the key above is {}", state.as_str()) }.into()) }
+}
+
+/// A key under which another one lies is not destroyed, whoever asks and whenever the other one came.
+async fn wraps_nothing(writing: &mut Writing, tenant: TenantId, id: KeyId, version: u32) -> Result<(), Stop> {
+    const PAGE: u32 = 1000;
+    let (mut after, mut after_version) = ([0_u8; 16], 0_u32);
+    loop {
+        let binds = binds![tenant.as_bytes(), id.as_bytes(), version, &after, after_version, PAGE];
+        let rows = writing.rows(sql::KEYS_UNDER, binds).await?;
+        for row in &rows {
+            if row.maybe_bytes(11)?.is_some() {
+                return Err(Conflict::State { actual: "another key lies under it".to_owned() }.into());
+            }
+            (after, after_version) = (row.array(2)?, row.small(3)?);
+        }
+        if rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+    }
 }
 
 /// The wrapped bytes, if they lie under the key that the record says.
