@@ -24,22 +24,33 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// The command line of a control plane with its data in this folder.
+    /// The command line of a control plane with its data in this folder, which a passphrase opens.
     pub fn command_line(data: &Path, further: &[&str]) -> anyhow::Result<Vec<String>> {
         std::fs::create_dir_all(data)?;
         let passphrase = data.join("passphrase");
         crate::write_private(&passphrase, "correct horse battery staple\n")?;
+        let passphrase = passphrase.display().to_string();
+        Ok(Self::without_opening(data, &[&["--passphrase-file", &passphrase], further].concat()))
+    }
+
+    fn without_opening(data: &Path, further: &[&str]) -> Vec<String> {
         let mut arguments: Vec<String> = ["server", "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
-        for (flag, value) in [("--data-dir", data), ("--passphrase-file", &passphrase)] {
-            arguments.extend([flag.to_owned(), value.display().to_string()]);
-        }
+        arguments.extend(["--data-dir".to_owned(), data.display().to_string()]);
         arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
-        Ok(arguments)
+        arguments
     }
 
     /// Starts it and waits until it answers.
     pub fn start(program: &Path, data: &Path, further: &[&str]) -> anyhow::Result<Self> {
-        let arguments = Self::command_line(data, further)?;
+        Self::run(program, data, &Self::command_line(data, further)?)
+    }
+
+    /// Starts it with nothing that opens its seal, and waits until it answers.
+    pub fn start_sealed(program: &Path, data: &Path) -> anyhow::Result<Self> {
+        Self::run(program, data, &Self::without_opening(data, &[]))
+    }
+
+    fn run(program: &Path, data: &Path, arguments: &[String]) -> anyhow::Result<Self> {
         let endpoints = data.join("endpoints.json");
         let _ = std::fs::remove_file(&endpoints);
         let said = data.join("said.log");

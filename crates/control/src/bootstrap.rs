@@ -126,6 +126,9 @@ struct SealedSecret {
     sealed: String,
 }
 
+/// The blob that says that a deployment was born: its seal is needed.
+const BORN: &str = "deployment/born";
+
 /// What a deployment is; written once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,13 +223,15 @@ pub(crate) async fn find(store: &Store, blobs: &Blobs, profile: Option<Profile>,
             Ok(Found::Closed(Box::new(Closed { row, seal })))
         }
         (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
-        // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where a log was
-        // published, the deployment lived, and its seal is what a backup of the lost database will need.
+        // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where the birth is
+        // marked as complete, or a log was published, the deployment lived, and its seal is what a backup of the lost database
+        // will need.
         (None, _) => {
             let at = |folder: &str| folder.parse::<store::BlobPath>().map_err(internal);
             let log = !blobs.list(&at(crate::publisher::LOG_FOLDER)?, None, 1).await?.items.is_empty();
-            if log && !blobs.list(&at("seal")?, None, 1).await?.items.is_empty() {
-                return Err(StartError::Mismatch("the seal and a published log are there and the database is missing"));
+            let born = log || blobs.exists(&at(BORN)?).await?;
+            if born && !blobs.list(&at("seal")?, None, 1).await?.items.is_empty() {
+                return Err(StartError::Mismatch("the seal of a deployment that lived is there and the database is missing"));
             }
             if profile == Some(Profile::Production) {
                 return Err(StartError::PasskeyRequired);
@@ -247,7 +252,15 @@ pub(crate) async fn create(store: &Store, blobs: &Blobs, passphrase: &str, admin
     };
     let made = tokio::task::spawn_blocking(make).await.map_err(internal)??;
     blobs.put(&path, made.file().to_bytes().into()).await?;
-    birth(store, Vault::new(made), deployment, admin, now).await
+    let opened = birth(store, Vault::new(made), deployment, admin, now).await?;
+    mark_born(blobs, deployment).await?;
+    Ok(opened)
+}
+
+/// Says beside the seal that its deployment is in the database.
+async fn mark_born(blobs: &Blobs, deployment: DeploymentId) -> Result<(), StartError> {
+    let path = BORN.parse().map_err(internal)?;
+    Ok(blobs.put_same(&path, deployment.to_string().into_bytes().into()).await.map(drop)?)
 }
 
 /// Opens a deployment with its opened seal.
@@ -260,6 +273,8 @@ pub(crate) async fn open(
     now: UnixTime,
 ) -> Result<Opened, StartError> {
     let mut opened = reopen(store, closed.row, Vault::new(seal), None).await?;
+    // A birth may have broken off just before, and older versions marked nothing.
+    mark_born(blobs, opened.deployment).await?;
     // What a change of the seal left when it broke off: the old way in.
     let alone = seal::alone(store).await?;
     if let Some(current) = seal::current(store, blobs).await? {

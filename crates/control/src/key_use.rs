@@ -36,10 +36,15 @@ pub(crate) struct Arrived(Mutex<BTreeMap<(TenantId, VolumeId), Use>>);
 impl Arrived {
     /// Counts an object.
     pub(crate) fn add(&self, tenant: TenantId, volume: VolumeId, bytes: u64) {
+        self.give_back(tenant, volume, Use { bytes, count: 1 });
+    }
+
+    /// Counts what could not be written down.
+    fn give_back(&self, tenant: TenantId, volume: VolumeId, more: Use) {
         let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let used = inside.entry((tenant, volume)).or_default();
-        used.bytes = used.bytes.saturating_add(bytes);
-        used.count = used.count.saturating_add(1);
+        used.bytes = used.bytes.saturating_add(more.bytes);
+        used.count = used.count.saturating_add(more.count);
     }
 
     fn take(&self) -> BTreeMap<(TenantId, VolumeId), Use> {
@@ -56,19 +61,35 @@ impl Control {
 
     /// Writes down what arrived. It has no entry: what was written under which key, the entries of leases and roots say.
     pub(crate) async fn flush_uses(&self, now: UnixTime) -> Result<(), Failure> {
+        let mut failed = None;
         for ((tenant, volume), arrived) in self.vault.arrived.take() {
-            let found = newest(&self.store, tenant, &key_owner(volume), Purpose::Volume).await.map_err(Failure::internal)?;
-            let Some(key) = found.map(|key| key.record) else { continue };
-            let so_far = self.counted(&key).await?;
-            let row = UseRow {
-                format: FORMAT,
-                version: key.version,
-                bytes: so_far.bytes.saturating_add(arrived.bytes),
-                count: so_far.count.saturating_add(arrived.count),
-            };
-            let put = Put::json(tenant, KEY_USE, key.id, Expect::Any, &row).map_err(Failure::internal)?;
-            self.store.commit(Transaction::new().with(Mutation::Put(put)), now).await.map_err(commit_failure)?;
+            let flushed = self.flush_use(tenant, volume, arrived, now).await;
+            if !matches!(flushed, Ok(true)) {
+                self.vault.arrived.give_back(tenant, volume, arrived);
+            }
+            failed = failed.or(flushed.err());
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// `false`: another process wrote the row meanwhile, and the next round adds to what that one wrote.
+    async fn flush_use(&self, tenant: TenantId, volume: VolumeId, arrived: Use, now: UnixTime) -> Result<bool, Failure> {
+        let found = newest(&self.store, tenant, &key_owner(volume), Purpose::Volume).await.map_err(Failure::internal)?;
+        let Some(key) = found.map(|key| key.record) else { return Ok(true) };
+        let found = self.store.get_json::<UseRow>(tenant, KEY_USE, key.id).await.map_err(Failure::internal)?;
+        let expect = found.as_ref().map_or(Expect::Absent, |(stored, _)| Expect::Revision(stored.revision));
+        let so_far = found.map(|(_, row)| row).filter(|row| row.version == key.version).unwrap_or_default();
+        let row = UseRow {
+            format: FORMAT,
+            version: key.version,
+            bytes: so_far.bytes.saturating_add(arrived.bytes),
+            count: so_far.count.saturating_add(arrived.count),
+        };
+        let put = Put::json(tenant, KEY_USE, key.id, expect, &row).map_err(Failure::internal)?;
+        match self.store.commit(Transaction::new().with(Mutation::Put(put)), now).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.conflict().is_some() => Ok(false),
+            Err(error) => Err(commit_failure(error)),
+        }
     }
 }

@@ -83,12 +83,16 @@ impl Keeper {
         control.follow_seal().await?;
         control.flush_uses(now).await?;
         let mut done = Done::default();
+        // First, and of rows alone: a key that does not open holds up no destruction.
+        destruction::destroy_due(control, now, &mut done).await?;
+        if control.vault.is_behind() {
+            return Ok(done);
+        }
         for tenant in control.all_tenants().await? {
             self.rotate_due(control, tenant, now, &mut done).await?;
             self.rewrap_tenant(control, tenant, now, &mut done).await?;
         }
         self.rewrap_root(control, now, &mut done).await?;
-        destruction::destroy_due(control, now, &mut done).await?;
         Ok(done)
     }
 
@@ -327,12 +331,23 @@ impl Control {
 
     /// Takes over what another process did to the seal's epochs.
     pub(crate) async fn follow_seal(&self) -> Result<(), Failure> {
+        // A change by this process is in the store a moment before it is in the vault.
+        let _changing = self.vault.changing.lock().await;
         let opened = self.vault.opened();
         let current = seal::current(&self.store, &self.blobs).await.map_err(Failure::internal)?;
-        let Some(current) = current.filter(|current| current.file != *opened.file()) else { return Ok(()) };
+        let Some(current) = current.filter(|current| current.file != *opened.file()) else {
+            self.vault.set_behind(false);
+            return Ok(());
+        };
         match opened.follow(&current.file) {
-            Ok(followed) => self.vault.replace(followed),
-            Err(error) => tracing::error!(%error, "another process changed the seal: start this one again with what opens it now"),
+            Ok(followed) => {
+                self.vault.replace(followed);
+                self.vault.set_behind(false);
+            }
+            Err(error) => {
+                self.vault.set_behind(true);
+                tracing::error!(%error, "another process changed the seal: start this one again with what opens it now");
+            }
         }
         Ok(())
     }

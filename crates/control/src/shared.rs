@@ -112,6 +112,7 @@ async fn followed(control: &Control) -> Failure {
 async fn follow_from_now(control: &Control) -> Result<(), Failure> {
     let since = control.store.latest_change();
     revocations(control).await?;
+    control.follow_seal().await?;
     crate::driver::load(control).await?;
     let mut changes = Box::pin(control.store.watch(since));
     // Followers of logs are woken by the process that took them; those of others look once a second.

@@ -70,7 +70,7 @@ impl Control {
             }
             Subject::None => {
                 let (record, plain) =
-                    self.vault.make_under_root(SYSTEM_OWNER, Purpose::AuditSubject, person_owner(person), now).map_err(Failure::internal)?;
+                    self.vault.make_under_root(SYSTEM_OWNER, Purpose::AuditSubject, person_owner(person), now)?;
                 (Some(Mutation::PutKey(record)), SubjectRoot::from_bytes(*plain.expose()))
             }
         };

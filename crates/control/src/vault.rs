@@ -1,11 +1,13 @@
 //! The opened seal, and the way down from its root epochs to a data key. Plain keys live here for as long as one operation.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use keys::record::{OpenError, Parent, ROOT_EPOCH};
 use keys::seal::Opened;
 use keys::{KeyRecord, KeyState, Owner, PlainKey, Purpose, Random, SystemRandom};
 use store::{Page, Store, StoredKey};
+use crate::api::problem::Failure;
 use vocabulary::{KeyId, SYSTEM_OWNER, TenantId, UnixTime};
 
 /// Why a key was not opened or made.
@@ -20,6 +22,18 @@ pub(crate) enum VaultError {
     /// A key that must exist does not, or was destroyed.
     #[error("the {0} key is missing or destroyed")]
     Missing(&'static str),
+    /// Another control plane changed the seal, and this one cannot follow.
+    #[error("another control plane changed the seal: start this one again with what opens it now")]
+    Behind,
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Behind => Self::new(vocabulary::ErrorCode::Sealed, error.to_string()),
+            VaultError::Read(_) | VaultError::Open(_) | VaultError::Missing(_) => Self::internal(error),
+        }
+    }
 }
 
 /// A key-encryption key that was opened.
@@ -40,6 +54,8 @@ impl OpenKek {
 #[derive(Debug)]
 pub(crate) struct Vault {
     opened: RwLock<Arc<Opened>>,
+    /// The seal in force is one that this process cannot open. What it put under its own newest epoch would be lost with it.
+    behind: AtomicBool,
     /// New shares that nobody has confirmed yet, and the lock of every change of the seal by this process.
     pub(crate) changing: tokio::sync::Mutex<Option<crate::operation::seal::Drawn>>,
     /// Held by the one round of [`crate::keylife`].
@@ -59,6 +75,7 @@ impl Vault {
     pub(crate) fn new(opened: Opened) -> Self {
         Self {
             opened: RwLock::new(Arc::new(opened)),
+            behind: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
             keeping: tokio::sync::Mutex::default(),
             wake: tokio::sync::Notify::new(),
@@ -76,6 +93,21 @@ impl Vault {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(opened);
     }
 
+    /// Whether the seal in force is another one than this process can open.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// Says whether the seal in force could be followed.
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Release);
+    }
+
+    /// The seal, to put a key under its newest epoch.
+    fn to_put_under(&self) -> Result<Arc<Opened>, VaultError> {
+        if self.is_behind() { Err(VaultError::Behind) } else { Ok(self.opened()) }
+    }
+
     /// Opens a key that lies directly under a root epoch: the deployment's own, or a tenant's KEK.
     pub(crate) fn open_under_root(&self, record: &KeyRecord) -> Result<PlainKey, VaultError> {
         Ok(record.open(&root(&self.opened(), record.kek_version)?)?)
@@ -89,14 +121,14 @@ impl Vault {
         owner: Owner,
         now: UnixTime,
     ) -> Result<(KeyRecord, PlainKey), VaultError> {
-        let opened = self.opened();
+        let opened = self.to_put_under()?;
         let parent = root(&opened, opened.newest())?;
         Ok(KeyRecord::generate(new_key_id(now), 1, tenant, purpose, owner, &parent, now, &mut SystemRandom))
     }
 
     /// The next version of a key under the newest root epoch.
     pub(crate) fn next_under_root(&self, of: &KeyRecord, now: UnixTime) -> Result<(KeyRecord, PlainKey), VaultError> {
-        let opened = self.opened();
+        let opened = self.to_put_under()?;
         let parent = root(&opened, opened.newest())?;
         let version = of.version.saturating_add(1);
         Ok(KeyRecord::generate(of.id, version, of.tenant, of.purpose, of.owner.clone(), &parent, now, &mut SystemRandom))

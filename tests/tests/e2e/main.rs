@@ -15,4 +15,6 @@ mod pull;
 #[cfg(test)]
 mod quickstart;
 #[cfg(test)]
+mod seal;
+#[cfg(test)]
 mod shared;

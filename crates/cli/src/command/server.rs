@@ -52,6 +52,8 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     if args.supervised {
         end_with_parent(stop.clone());
     }
+    // What cannot be read is refused before any state is touched.
+    let at_hand = in_files(&args)?;
     std::fs::create_dir_all(&args.data_dir).map_err(|error| CliError::new(1, format!("{}: {error}", args.data_dir.display())))?;
     let local_node = args.local_join.clone().map(|join_file| LocalNode {
         join_file,
@@ -72,7 +74,10 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     };
     let failed = |error: control::StartError| CliError::new(1, chain(&error));
     let prepared = Prepared::open(config).await.map_err(failed)?;
-    let unseal = unseal(app, &args, prepared.needs(), given)?;
+    let unseal = match at_hand {
+        Some(unseal) => Some(unseal),
+        None => unseal(app, &args, prepared.needs(), given)?,
+    };
     let started = match unseal {
         Some(unseal) => Some(prepared.start(unseal).await.map_err(failed)?),
         None => wait_sealed(app, &args, prepared, &stop).await?,
@@ -141,8 +146,8 @@ fn database(state: &args::State) -> Result<Option<PostgresUrl>, CliError> {
     }))
 }
 
-/// What the person or the supervisor gives to open the seal; `None` starts the server sealed.
-fn unseal(app: &App, args: &args::Server, needs: Needs, given: Option<Zeroizing<String>>) -> Result<Option<Unseal>, CliError> {
+/// What opens the seal, as far as files hold it.
+fn in_files(args: &args::Server) -> Result<Option<Unseal>, CliError> {
     if args.sealed {
         return Ok(None);
     }
@@ -150,8 +155,13 @@ fn unseal(app: &App, args: &args::Server, needs: Needs, given: Option<Zeroizing<
         let shares: Result<Vec<_>, CliError> = args.share_file.iter().map(|file| prompt::secret_file(file)).collect();
         return Ok(Some(Unseal::Shares(shares?)));
     }
-    if let Some(path) = &args.passphrase_file {
-        return Ok(Some(Unseal::Passphrase(prompt::secret_file(path)?)));
+    args.passphrase_file.as_ref().map(|path| prompt::secret_file(path).map(Unseal::Passphrase)).transpose()
+}
+
+/// What the person or the supervisor gives to open the seal; `None` starts the server sealed.
+fn unseal(app: &App, args: &args::Server, needs: Needs, given: Option<Zeroizing<String>>) -> Result<Option<Unseal>, CliError> {
+    if args.sealed {
+        return Ok(None);
     }
     if let Some(shares) = given.as_deref().filter(|given| given.starts_with(keys::share::PREFIX)) {
         let shares = shares.split(',').filter(|share| !share.is_empty()).map(|share| Zeroizing::new(share.to_owned()));

@@ -76,7 +76,7 @@ pub(crate) async fn rotate_tenant(call: Call<TenantKeyRotate>) -> Result<Done, F
     let control = &call.control;
     let known = versions(&control.store, tenant.tenant, &owner_of(tenant.tenant), Purpose::TenantKek).await.map_err(Failure::internal)?;
     let old = known.into_iter().rev().find(|key| key.record.state == KeyState::Active).ok_or_else(|| Failure::internal("no tenant key"))?.record;
-    let (next, _) = control.vault.next_under_root(&old, call.now).map_err(Failure::internal)?;
+    let (next, _) = control.vault.next_under_root(&old, call.now)?;
     let event = Event::KeyRotated { key: next.id, version: next.version, purpose: Purpose::TenantKek.as_str().into() };
     let entry = control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(TenantKeyRotate::NAME), event)?;
     let transaction = Transaction::new().with(Mutation::PutKey(next)).with(Mutation::StepKey {

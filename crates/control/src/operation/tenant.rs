@@ -54,7 +54,7 @@ pub(crate) async fn create(call: Call<TenantCreate>, request: api::TenantCreate)
     let row = TenantRow { format: FORMAT, id, name: request.name.clone(), suspended: false, created: call.now };
     let put = Put::json(SYSTEM_OWNER, Kind::TENANT, id, Expect::Absent, &row).map_err(Failure::internal)?.name(&request.name);
     let owner = Owner { kind: "tenant".into(), id: *id.as_bytes() };
-    let (kek, _) = control.vault.make_under_root(id, Purpose::TenantKek, owner, call.now).map_err(Failure::internal)?;
+    let (kek, _) = control.vault.make_under_root(id, Purpose::TenantKek, owner, call.now)?;
     let mut invited = invite(&call, guest(id)).await?;
     let entry = |tenant, event| control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(TenantCreate::NAME), event);
     let key_created = Event::KeyCreated {

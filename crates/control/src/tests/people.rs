@@ -258,7 +258,8 @@ async fn reaching_for_what_is_not_yours_is_an_entry() {
     foreign("POST", format!("/v1/volumes/{volume}/read-leases"), "volume", &volume, Some(lease)).await;
     foreign("GET", format!("/v1/jobs/{volume}"), "job", &volume, None).await;
     foreign("GET", format!("/v1/jobs/{volume}/receipt"), "job", &volume, None).await;
-    foreign("POST", format!("/v1/keys/{volume}/destroy"), "key", &volume, None).await;
+    foreign("POST", format!("/v1/keys/{volume}/destroy"), "key", &volume, Some(json!({}))).await;
+    foreign("POST", format!("/v1/keys/{volume}/cancel-destruction"), "key", &volume, None).await;
     foreign("DELETE", format!("/v1/leases/{volume}"), "lease", &volume, None).await;
     foreign("PUT", format!("/v1/principals/{robot}"), "principal", &robot, Some(rights)).await;
     foreign("DELETE", format!("/v1/principals/{robot}"), "principal", &robot, None).await;

@@ -150,6 +150,38 @@ async fn what_nobody_confirmed_changes_nothing() {
     world.server.stop().await;
 }
 
+/// What this process put under its own newest epoch would be opened by nobody once the other's epochs have gone on.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_follow_the_seal_puts_nothing_under_it() {
+    let world = World::start().await;
+    let tenant = world.tenant("acme").await;
+    let operator = world.operator().await;
+    let control = world.control();
+    // As another control plane of the deployment does it, with shares that this one was never given.
+    let (other, _) = control.vault.opened().under_shares(2, 3, &mut SystemRandom).unwrap();
+    let before = seal::current(&control.store, &control.blobs).await.unwrap().unwrap();
+    let put = seal::stage(&control.blobs, &other, &before, clock::now()).await.unwrap();
+    control.store.commit(Transaction::new().with(put), clock::now()).await.unwrap();
+    control.follow_seal().await.unwrap();
+    let refused = world.post::<serde_json::Value>("/v1/tenants", &operator, &json!({ "name": "late", "admin": "late" })).await.unwrap_err();
+    assert!(refused.code == ErrorCode::Sealed && refused.detail.contains("start this one again"), "{refused:?}");
+    let rotate = (Method::POST, "/v1/tenant-key/rotate");
+    let refused = world.confirmed::<Done>(tenant.id, &tenant.token, rotate, None, &[]).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Sealed);
+    // What lies under keys that are there goes on.
+    world.volume(&tenant, "notes", "internal").await;
+    // A new epoch under the same seal is followed.
+    let world = World::start().await;
+    let (operator, control) = (world.operator().await, world.control());
+    let next = control.vault.opened().with_next_epoch(clock::now(), &mut SystemRandom).unwrap();
+    let before = seal::current(&control.store, &control.blobs).await.unwrap().unwrap();
+    let put = seal::stage(&control.blobs, &next, &before, clock::now()).await.unwrap();
+    control.store.commit(Transaction::new().with(put), clock::now()).await.unwrap();
+    control.follow_seal().await.unwrap();
+    assert_eq!(control.vault.opened().newest(), 2);
+    world.post::<serde_json::Value>("/v1/tenants", &operator, &json!({ "name": "late", "admin": "late" })).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn custodians_open_a_sealed_server_one_by_one() {
     let world = World::start().await;
