@@ -260,7 +260,8 @@ pub(crate) async fn create(store: &Store, blobs: &Blobs, passphrase: &str, admin
 /// Says beside the seal that its deployment is in the database.
 async fn mark_born(blobs: &Blobs, deployment: DeploymentId) -> Result<(), StartError> {
     let path = BORN.parse().map_err(internal)?;
-    Ok(blobs.put_same(&path, deployment.to_string().into_bytes().into()).await.map(drop)?)
+    blobs.put_same(&path, deployment.to_string().into_bytes().into()).await?;
+    Ok(())
 }
 
 /// Opens a deployment with its opened seal.

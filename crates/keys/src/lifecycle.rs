@@ -139,6 +139,7 @@ impl Purpose {
                 Under::TenantKek,
                 Rotation::Automatic(Limits { age_ms: DATA_KEY_AGE_MS, bytes: DATA_KEY_BYTES, count: DATA_KEY_COUNT }),
             ),
+            Self::Secret => (WRAPS, Under::TenantKek, Rotation::Not("each version of a secret has its own; `swarm secret set` makes the next")),
             Self::JobLog => (WRAPS, Under::TenantKek, Rotation::Not("each job has its own, of bounded size")),
             Self::AuditSubject => ("HKDF-SHA-256", Under::Root, Rotation::Not("pseudonyms of one person must stay comparable")),
             Self::TokenPepper => ("HMAC-SHA-256", Under::Root, Rotation::Not("not built: every token would end")),
