@@ -241,7 +241,10 @@ pub(crate) struct Ids {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Server {
+    #[command(subcommand)]
+    pub(crate) verb: Option<ServerVerb>,
     /// Where all state lies
     #[arg(long, default_value = "/var/lib/swarm/server", env = "SWARM_SERVER_DIR", value_name = "DIR")]
     pub(crate) data_dir: PathBuf,
@@ -282,6 +285,42 @@ pub(crate) struct Server {
     /// A part of `swarm up`: the passphrase comes on standard input (an empty line: start sealed), whose end ends the server
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
+}
+
+/// What is done with the state of a control plane.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerVerb {
+    /// Back up the state of a control plane on SQLite, while it runs or not
+    #[command(after_help = "\
+The folder holds all that the control plane keeps: database, sealed data, images, log. Everything is sealed as it was; the\n\
+passphrase is not in it and must be kept elsewhere. Of nodes nothing is in it. Keep the digest that is printed apart.")]
+    Backup {
+        /// Where all state of the control plane lies
+        #[arg(long, default_value = "/var/lib/swarm/server", env = "SWARM_SERVER_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+        /// The new folder of the backup
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Restore a backup into a new folder
+    #[command(after_help = "\
+Every byte is compared first; a damaged backup restores nothing. What was done after the backup is lost, and what was destroyed\n\
+after it is back: see the guide on backups before a restored control plane serves. Where witnesses signed a longer log, it\n\
+publishes nothing.")]
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The new folder, which `swarm server --data-dir` then takes
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+        /// The digest that was printed when the backup was made: another backup, or a changed one, is refused
+        #[arg(long, value_name = "SHA256")]
+        digest: Option<Sha256Digest>,
+        /// A checkpoint of the log that anybody kept: a backup that knows less of the log is refused
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -42,7 +42,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     let app = App::new(&cli.global);
-    if let Noun::Server(server) = &cli.noun {
+    if let Noun::Server(server) = &cli.noun
+        && server.verb.is_none()
+    {
         // Before any thread exists: a thread keeps the rights that it began with.
         command::server::drop_privileges(&app, server)?;
     }
@@ -62,6 +64,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
     match noun {
         Noun::Up(up) => command::up::up(app, *up).await,
         Noun::Down(down) => command::down::down(app, down).await,
+        Noun::Server(server) if server.verb.is_some() => command::backup::verb(app, server.verb).await,
         Noun::Server(server) => command::server::server(app, *server).await,
         Noun::Login(login) => command::login::login(app, login).await,
         Noun::Logout => command::login::logout(app).await,

@@ -170,6 +170,20 @@ pub(crate) struct Opened {
     pub(crate) ticket: Option<Zeroizing<String>>,
 }
 
+/// What a copy of the database says of its deployment, without any key.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) deployment: DeploymentId,
+    pub(crate) profile: Profile,
+    pub(crate) file: String,
+}
+
+/// Reads the row of a deployment.
+pub(crate) fn facts(row: &str) -> Result<Facts, serde_json::Error> {
+    let row: DeploymentRow = serde_json::from_str(row)?;
+    Ok(Facts { deployment: row.deployment, profile: row.profile, file: row.file })
+}
+
 /// The origin of a deployment's log.
 pub(crate) fn log_origin(deployment: DeploymentId) -> String {
     format!("swarm.invalid/{deployment}/audit")

@@ -13,6 +13,7 @@
 
 mod admission;
 mod api;
+pub mod backup;
 mod bootstrap;
 mod caller;
 mod clock;

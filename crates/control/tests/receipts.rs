@@ -13,10 +13,12 @@
 mod fixture;
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use control::backup::{BackupError, BackupFailed, Known, backup, restore};
 use fixture::{Answer, FakeNode, Opened, Person, World, exit, lies_in, read_file, submit, wait_for, write_file};
 use receipt::Verdict;
 use receipt::record::Receipt;
@@ -322,4 +324,135 @@ async fn no_attempt_no_receipt() {
     ann.get(&format!("/v1/jobs/{unknown}/receipt")).await.refused("not_found", "");
     ann.get(&format!("/v1/jobs/{unknown}/logs")).await.refused("not_found", "");
     node.logs(AttemptId { job: unknown, attempt: 1 }, &[]).await.refused("not_found", "");
+}
+
+/// The size of the log's newest checkpoint, and its bytes.
+async fn checkpoint(person: &Person) -> (u64, Vec<u8>) {
+    let note = person.get("/v1/log/checkpoint").await.bytes;
+    let size = String::from_utf8_lossy(&note).lines().nth(1).and_then(|size| size.parse().ok()).unwrap_or(0);
+    (size, note.to_vec())
+}
+
+async fn checkpoint_beyond(person: &Person, entries: u64) -> Vec<u8> {
+    wait_for("a newer checkpoint", || async {
+        let (size, note) = checkpoint(person).await;
+        (size > entries).then_some(note)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_while_people_work_brings_back_what_was_acknowledged() {
+    let mut stage = stage().await;
+    let ran = stage.run().await;
+    let attempt = ran.planned.attempt;
+    stage.node.logs(attempt, &[(1, "canary-of-the-log", 0)]).await.ok();
+    stage.node.report(&[(attempt, JobState::Exited, Some(exit(ExitReason::Completed, 0)))]).await.ok();
+    let honest = stage.node.statement(&ran.planned, exit(ExitReason::Completed, 0), ran.inputs.clone(), ran.outputs.clone());
+    stage.node.state(attempt, &honest).await.ok();
+    let file = stage.receipt(attempt.job).await;
+    let (_, early) = checkpoint(&stage.ann).await;
+
+    // People work before, during and after it.
+    let data = stage.world.dir.path().join("server");
+    let apart = tempfile::tempdir().unwrap();
+    let to = apart.path().join("backup");
+    let (acknowledged, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+    let mut people = tokio::task::JoinSet::new();
+    for writer in 0..3 {
+        let (ann, acknowledged, stop) = (stage.ann.clone(), Arc::clone(&acknowledged), Arc::clone(&stop));
+        people.spawn(async move {
+            let mut round = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let name = format!("p-{writer}-{round}");
+                ann.project(&name).await;
+                acknowledged.lock().unwrap().push(name);
+                round += 1;
+            }
+        });
+    }
+    let count = || acknowledged.lock().unwrap().len();
+    while count() < 6 {
+        tokio::task::yield_now().await;
+    }
+    let before = acknowledged.lock().unwrap().clone();
+    let mut steps = 0;
+    let made = backup(&data, &to, fixture::now(), &mut |_| steps += 1).await.unwrap();
+    let during = count();
+    while count() < during + 3 {
+        tokio::task::yield_now().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    people.join_all().await;
+    assert_eq!(made.manifest.files, steps);
+    assert!(made.manifest.published <= made.manifest.entries);
+    let again = backup(&data, &to, fixture::now(), &mut |_| ()).await;
+    assert!(matches!(again, Err(BackupFailed::Files(BackupError::Exists(_)))));
+
+    // Nothing is in clear in it that was not in clear before: no passphrase, no password, no token, no key, no data.
+    let mut needles = vec![fixture::PASSWORD.as_bytes().to_vec(), stage.ann.token.clone().into_bytes(), b"canary-of-the".to_vec()];
+    for opened in &ran.opened {
+        needles.extend([opened.plain_key().to_vec(), hex::encode(opened.plain_key()).into_bytes(), STANDARD.encode(opened.plain_key()).into_bytes()]);
+    }
+    for needle in &needles {
+        assert!(!lies_in(&to, needle), "{needle:?} lies in the backup");
+    }
+
+    // Who knows of a longer log is not given an older one.
+    let newer = checkpoint_beyond(&stage.ann, made.manifest.entries).await;
+    let restored = tempfile::tempdir().unwrap();
+    let into = restored.path().join("server");
+    let with = |digest, checkpoint: &[u8]| Known { digest, checkpoint: Some(checkpoint.to_vec()) };
+    let error = restore(&to, &into, &with(None, &newer)).await.unwrap_err();
+    assert!(matches!(&error, BackupFailed::Older { known, entries } if *known > *entries && *entries == made.manifest.entries), "{error}");
+    let text = String::from_utf8(newer).unwrap();
+    let forged = text.replacen(text.lines().nth(1).unwrap(), "1", 1);
+    for none in [forged.as_bytes(), b"", b"x"] {
+        let error = restore(&to, &into, &with(None, none)).await.unwrap_err();
+        assert!(matches!(error, BackupFailed::Checkpoint(_)), "{error}");
+    }
+    let error = restore(&to, &into, &with(Some(Sha256Digest::from_bytes([1; 32])), &early)).await.unwrap_err();
+    assert!(matches!(error, BackupFailed::Files(BackupError::Digest { .. })), "{error}");
+    assert_eq!(std::fs::read_dir(restored.path()).unwrap().count(), 0, "nothing was left");
+    restore(&to, &into, &with(Some(made.digest), &early)).await.unwrap();
+
+    // The restored deployment is the same one: people, projects, data, receipt, and a log that goes on.
+    stage.world.elsewhere(restored).await;
+    let ann = stage.world.again(&stage.ann);
+    let mut there = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = ann.get(&format!("/v1/projects?limit=1000{cursor}")).await.ok();
+        there.extend(page["items"].as_array().unwrap().iter().map(|project| project["name"].as_str().unwrap().to_owned()));
+        match page["cursor"].as_str().filter(|_| page["truncated"] == json!(true)) {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    for name in &before {
+        assert!(there.contains(name), "acknowledged before the backup and gone: {name}");
+    }
+    let receipt = ann.get(&format!("/v1/jobs/{}/receipt", attempt.job)).await.bytes;
+    assert_eq!(receipt, file);
+    let deployment = ann.get("/v1/deployment").await.bytes;
+    assert!(receipt::verify(&receipt, &deployment, Some(&stage.world.pin), Some(fixture::now())).ok);
+    let read = ann.lease(stage.data, Read).await.ok().unwrap();
+    assert_eq!(read_file(&ann.port(stage.data, read.lease.id), &read, "a.csv").await, b"canary-of-the-data");
+    ann.project("after-the-restore").await;
+    checkpoint_beyond(&ann, made.manifest.entries).await;
+}
+
+#[tokio::test]
+async fn what_is_no_deployment_is_not_backed_up() {
+    let apart = tempfile::tempdir().unwrap();
+    let none = backup(apart.path(), &apart.path().join("backup"), fixture::now(), &mut |_| ()).await.unwrap_err();
+    assert!(matches!(none, BackupFailed::Files(BackupError::NoDatabase(_))) && none.to_string().contains("PostgreSQL"), "{none}");
+    let store = store::Store::open(store::StoreConfig::new(apart.path().join("state.db"))).await.unwrap();
+    let unborn = backup(apart.path(), &apart.path().join("backup"), fixture::now(), &mut |_| ()).await.unwrap_err();
+    assert!(matches!(unborn, BackupFailed::Unborn(_)), "{unborn}");
+    store.close().await;
+    let left = std::fs::read_dir(apart.path()).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("backup"));
+    assert!(!left, "nothing was left");
+    let none = restore(apart.path(), &apart.path().join("restored"), &Known::default()).await.unwrap_err();
+    assert!(matches!(none, BackupFailed::Files(BackupError::NoBackup(_))), "{none}");
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+pub mod backup;
 pub mod blobs;
 mod convert;
 pub mod database;

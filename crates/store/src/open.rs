@@ -1,7 +1,7 @@
 //! Opens the database: checked, migrated, and not trusted before it agrees with itself.
 
 mod postgres;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ macro_rules! migrations {
 migrations!("0001_first");
 
 /// The newest version of the schema.
-const NEWEST: u64 = MIGRATIONS.len() as u64;
+pub(crate) const NEWEST: u64 = MIGRATIONS.len() as u64;
 
 pub(crate) async fn open(config: StoreConfig) -> Result<Store, OpenError> {
     let recorder = Recorder::default();
@@ -200,6 +200,6 @@ async fn counter(writing: &mut Writing, name: &'static str, failed: impl Fn(sqlx
         .ok_or_else(|| OpenError::Contradiction { detail: format!("the counter `{name}` is missing") })
 }
 
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }

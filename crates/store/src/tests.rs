@@ -20,6 +20,7 @@ macro_rules! both {
     };
 }
 
+mod backup;
 mod blobs;
 #[expect(unreachable_pub, reason = "the tests from end to end take the same file")]
 mod cluster;

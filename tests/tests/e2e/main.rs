@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod agents;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod keys;

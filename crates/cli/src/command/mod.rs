@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod deployment;
 pub(crate) mod doctor;
 pub(crate) mod down;

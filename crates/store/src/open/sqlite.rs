@@ -15,7 +15,7 @@ use crate::engine::{Recorder, Trouble, Writing, trouble};
 use crate::error::OpenError;
 
 /// How long a statement waits for a checkpoint or reader of the same process.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// The first bytes of every `SQLite` database.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -47,7 +47,7 @@ pub(super) async fn readers(file: &SqliteFile, readers: u32) -> Result<SqlitePoo
 }
 
 /// The version of the schema; 0 for a database without tables.
-pub(super) async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<u64, OpenError> {
+pub(crate) async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<u64, OpenError> {
     let failed = |error| classify(path, error);
     let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name = 'schema_version' DESC LIMIT 1";
     let Some(row) = sqlx::query(tables).fetch_optional(&mut *connection).await.map_err(failed)? else { return Ok(0) };
@@ -61,7 +61,7 @@ pub(super) async fn version(connection: &mut SqliteConnection, path: &Path) -> R
     u64::try_from(version).map_err(|_| OpenError::Contradiction { detail: format!("schema version {version}") })
 }
 
-pub(super) fn classify(path: &Path, error: sqlx::Error) -> OpenError {
+pub(crate) fn classify(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
     match trouble(&error) {
         Trouble::Corrupt => OpenError::Corrupt { path, detail: one_line(&error.to_string()) },
