@@ -12,6 +12,7 @@
 #[path = "../../crates/store/src/tests/cluster.rs"]
 mod cluster;
 mod deployment;
+mod disk;
 #[expect(dead_code, reason = "the tests use the small image only")]
 #[path = "../../xtask/src/oci.rs"]
 mod oci;
@@ -23,6 +24,7 @@ mod typed;
 mod world;
 
 pub use cluster::{Cluster, PASSWORD, ROLE, Stop};
+pub use disk::SmallDisk;
 pub use deployment::{Deployment, Options, signal};
 pub use leftovers::{Snapshot, snapshot};
 pub use person::Person;
