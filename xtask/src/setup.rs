@@ -118,30 +118,42 @@ fn debian(packages: &[Package]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Debian's registry starts as a service that listens for everybody, which nothing here uses. Where systemd runs, the unit is
-/// masked while the package is installed, and disabled afterwards.
+/// Debian's registry starts as a service that listens for everybody, which nothing here uses. Debian asks `policy-rc.d` before
+/// it starts any service, with systemd or without: as long as ours says no, none starts; afterwards it goes, and the
+/// registry is not started with the machine either.
 struct NoService {
-    masked: bool,
+    ours: bool,
 }
 
 impl NoService {
-    const MASK: &'static str = "/etc/systemd/system/docker-registry.service";
+    const POLICY: &'static str = "/usr/sbin/policy-rc.d";
+    /// Also tells our own file, of a run that was killed, from somebody else's.
+    const TEXT: &'static str = "#!/bin/sh\n# cargo xtask setup: no service starts while it installs packages\nexit 101\n";
 
     fn begin() -> anyhow::Result<Self> {
-        let masked = Path::new("/run/systemd/system").exists() && !Path::new(Self::MASK).exists();
-        if masked {
-            println!("setup: {REGISTRY} starts no service ({} until it is installed)", Self::MASK);
-            std::os::unix::fs::symlink("/dev/null", Self::MASK).context(Self::MASK)?;
+        let ours = match std::fs::read_to_string(Self::POLICY) {
+            Ok(there) => there == Self::TEXT,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error).context(Self::POLICY),
+        };
+        if ours {
+            println!("setup: {REGISTRY} starts no service ({} until it is installed)", Self::POLICY);
+            std::fs::write(Self::POLICY, Self::TEXT).context(Self::POLICY)?;
+            std::fs::set_permissions(Self::POLICY, std::os::unix::fs::PermissionsExt::from_mode(0o755)).context(Self::POLICY)?;
+        } else {
+            println!("setup: {} of this machine decides whether {REGISTRY} starts a service", Self::POLICY);
         }
-        Ok(Self { masked })
+        Ok(Self { ours })
     }
 
     fn end(self) -> anyhow::Result<()> {
-        if !self.masked {
-            return Ok(());
+        if self.ours {
+            std::fs::remove_file(Self::POLICY).context(Self::POLICY)?;
+            if Path::new("/etc/init.d").join(REGISTRY).exists() {
+                crate::command("update-rc.d", &[REGISTRY, "disable"])?;
+            }
         }
-        std::fs::remove_file(Self::MASK).context(Self::MASK)?;
-        crate::command("systemctl", &["disable", "--quiet", "docker-registry.service"])
+        Ok(())
     }
 }
 

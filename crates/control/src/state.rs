@@ -377,7 +377,7 @@ pub(crate) fn commit_failure(error: store::CommitError) -> Failure {
         },
         CommitError::KeyReused => Failure::new(ErrorCode::IdempotencyMismatch, "`Idempotency-Key` was used for another request"),
         CommitError::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, error.to_string()),
-        CommitError::Full | CommitError::ReadOnly => {
+        CommitError::Full | CommitError::ReadOnly | CommitError::Broken => {
             tracing::error!(%error, "storage failed");
             Failure::new(ErrorCode::StorageFailed, error.to_string())
         }

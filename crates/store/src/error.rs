@@ -208,6 +208,9 @@ pub enum CommitError {
     /// The database cannot be written. Nothing was applied.
     #[error("the database cannot be written; check the disk and the mount, nothing was changed")]
     ReadOnly,
+    /// The disk gave an error. Nothing is acknowledged; whether it was written is known when the disk is whole again.
+    #[error("the disk of the database failed; repair it and start the server again, nothing acknowledged is lost")]
+    Broken,
     /// The server is away, or was not done in time. Nothing was applied.
     #[error("the database server does not answer; nothing was changed, try again")]
     Unavailable,

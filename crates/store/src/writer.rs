@@ -385,6 +385,10 @@ fn public(failure: GroupError) -> CommitError {
         GroupError::Engine(error) => match trouble(&error) {
             Trouble::Full => CommitError::Full,
             Trouble::ReadOnly => CommitError::ReadOnly,
+            Trouble::Broken => {
+                tracing::error!(%error, "the disk failed");
+                CommitError::Broken
+            }
             Trouble::Away | Trouble::Slow | Trouble::Again => {
                 tracing::error!(%error, "the database server did not do it");
                 CommitError::Unavailable
@@ -410,6 +414,7 @@ fn copy(error: &CommitError) -> CommitError {
         CommitError::KeyReused => CommitError::KeyReused,
         CommitError::Full => CommitError::Full,
         CommitError::ReadOnly => CommitError::ReadOnly,
+        CommitError::Broken => CommitError::Broken,
         CommitError::Unavailable => CommitError::Unavailable,
         CommitError::Unknown => CommitError::Unknown,
         CommitError::Closed => CommitError::Closed,

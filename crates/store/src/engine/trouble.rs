@@ -9,6 +9,8 @@ pub(crate) enum Trouble {
     Unique,
     Full,
     ReadOnly,
+    /// The disk gave an error of its own.
+    Broken,
     Corrupt,
     NotADatabase,
     /// The server is not there, or the connection broke.
@@ -40,6 +42,7 @@ fn of_database(database: &dyn DatabaseError) -> Trouble {
         return match code.parse::<u32>().ok().map(|code| code & 0xff) {
             Some(13) => Trouble::Full,
             Some(8 | 14) => Trouble::ReadOnly,
+            Some(10) => Trouble::Broken,
             Some(11) => Trouble::Corrupt,
             Some(26) => Trouble::NotADatabase,
             _ => Trouble::Other,
@@ -49,6 +52,7 @@ fn of_database(database: &dyn DatabaseError) -> Trouble {
     match code.as_ref() {
         "53100" => Trouble::Full,
         "25006" => Trouble::ReadOnly,
+        "58030" => Trouble::Broken,
         "XX001" | "XX002" => Trouble::Corrupt,
         // Too many connections; shut down, crashed, starting; idle in a transaction for too long.
         "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => Trouble::Away,

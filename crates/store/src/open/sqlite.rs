@@ -68,7 +68,7 @@ pub(crate) fn classify(path: &Path, error: sqlx::Error) -> OpenError {
         Trouble::NotADatabase => OpenError::NotADatabase { path },
         Trouble::Full => OpenError::Full { path },
         Trouble::ReadOnly => OpenError::ReadOnly { path },
-        Trouble::Unique | Trouble::Away | Trouble::Slow | Trouble::Again | Trouble::Unstorable | Trouble::Other => OpenError::Engine(error),
+        Trouble::Broken | Trouble::Unique | Trouble::Away | Trouble::Slow | Trouble::Again | Trouble::Unstorable | Trouble::Other => OpenError::Engine(error),
     }
 }
 
