@@ -128,6 +128,7 @@ fn pauses() -> Vec<u64> {
 }
 
 /// Stops a process and lets it go on after so many seconds.
+#[expect(clippy::disallowed_methods, reason = "the pause is measured by the clock of the machine on which the process stands still")]
 fn pause(pid: u32, seconds: u64) {
     signal("STOP", pid).unwrap();
     let begun = Instant::now();
