@@ -36,6 +36,7 @@ mod policies;
 mod published;
 mod publisher;
 mod quota;
+mod rate;
 mod receipts;
 mod row;
 mod seal;

@@ -48,6 +48,21 @@ pub(crate) const TOKENS_REVOKED_MAX: usize = 200;
 pub(crate) const REACHES_PER_MINUTE: u32 = 60;
 /// Principals whose refusals of this minute are counted in memory.
 pub(crate) const REACHING_MAX: usize = 10_000;
+/// Requests of one principal in a second, for each core of the machine. One core answers about 3,000 authorised reads: a
+/// program may have most of a machine to itself, and never all of it.
+pub(crate) const PRINCIPAL_REQUESTS_PER_CORE: u64 = 2_000;
+/// Requests of all of one tenant's principals in a second, for each core: others are served beside it.
+pub(crate) const TENANT_REQUESTS_PER_CORE: u64 = 2_500;
+/// Seconds of its rate that somebody may ask for at once: a program that starts, a volume of many small files.
+pub(crate) const BURST_SECONDS: u64 = 2;
+/// Refused credentials of one source in a second: each is a write. A fleet behind one address whose tokens ended stays below it.
+pub(crate) const REFUSED_CREDENTIALS_PER_S: u64 = 20;
+/// Refused credentials of one source at once.
+pub(crate) const REFUSED_CREDENTIALS_BURST: u64 = 200;
+/// Buckets of each kind in memory, of about 150 bytes: 10 MiB. Who comes beyond shares one.
+pub(crate) const BUCKETS_MAX: usize = 65_536;
+/// Of what is refused as too often, one in this time is counted for each bucket.
+pub(crate) const RATE_TOLD_MS: u64 = 60_000;
 /// A confirmation is for now.
 pub(crate) const STEP_UP_LIFETIME_MS: u64 = 5 * 60_000;
 /// A key lease of a person: long enough for a large upload between renewals, short enough to matter.

@@ -308,6 +308,7 @@ async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootst
         fleet: Fleet::default(),
         stop: stop.clone(),
         logins: crate::logins::Logins::default(),
+        rates: crate::rate::Rates::of_this_machine(),
         reaching: crate::api::reach::Tally::default(),
         replacing: crate::state::replacing_locks(),
         store,

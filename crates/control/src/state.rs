@@ -66,6 +66,8 @@ pub(crate) struct Control {
     pub(crate) stop: CancellationToken,
     /// Credentials that were read a moment ago.
     pub(crate) logins: Logins,
+    /// How often members may ask, and sources be refused.
+    pub(crate) rates: crate::rate::Rates,
     /// Who was refused what is not there, and how often.
     pub(crate) reaching: Tally,
     /// See [`Control::replacing`].
@@ -137,12 +139,28 @@ impl Control {
             None => None,
         };
         match authenticated {
-            Some(member) => Ok(member),
-            None => {
-                self.count_stranger(connection, ErrorCode::Unauthenticated).await;
-                Err(refused())
-            }
+            Some(member) => match self.rates.member(member.principal, member.owner(), clock::now()) {
+                Ok(()) => Ok(member),
+                Err(too_often) => Err(self.too_often(connection, too_often, "too many requests of this principal or its tenant").await),
+            },
+            None => match self.rates.refused_credential(address(connection), clock::now()) {
+                Ok(()) => {
+                    self.count_stranger(connection, ErrorCode::Unauthenticated).await;
+                    Err(refused())
+                }
+                Err(too_often) => Err(self.too_often(connection, too_often, "too many refused credentials from this address").await),
+            },
         }
+    }
+
+    /// How what is asked too often is refused. The first of a minute is counted like a stranger's refusal, the others only cost a look.
+    async fn too_often(&self, connection: Option<&Connection>, too_often: crate::rate::TooOften, detail: &str) -> Failure {
+        if too_often.tell {
+            self.count_stranger(connection, ErrorCode::TryLater).await;
+        }
+        let mut failure = Failure::new(ErrorCode::TryLater, detail);
+        failure.retry_after_s = Some(too_often.retry_after_s);
+        failure
     }
 
     /// The member whose token this is, if it is valid now.

@@ -6,6 +6,7 @@ mod jobs;
 mod keylife;
 mod nodes;
 mod people;
+mod rates;
 mod rights;
 mod routes;
 mod scheduling;
