@@ -137,47 +137,57 @@ fn pause(pid: u32, seconds: u64) {
     signal("CONT", pid).unwrap();
 }
 
-/// Every process of a deployment stands still for a while, in the middle of a job.
+/// Every process of a deployment stands still for a while, each in the middle of a job.
 #[test]
 fn whoever_stands_still_goes_on_and_no_job_is_lost_or_runs_twice() {
+    let world = World::with_image().unwrap();
     for seconds in pauses() {
-        let world = World::with_image().unwrap();
-        world.volume("result").unwrap();
-        let parts: Value = serde_json::from_slice(&std::fs::read(world.deployment.data().join("run/up.json")).unwrap()).unwrap();
-        let mut processes: Vec<(String, u32)> = parts["parts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|part| (part[0].as_str().unwrap().to_owned(), u32::try_from(part[1]["pid"].as_u64().unwrap()).unwrap()))
-            .collect();
-        processes.push(("up".to_owned(), world.deployment.pid().unwrap()));
-        let script = "while ! [ -e /outputs/result/go ]; do n=$((n+1)); [ $n -gt 30 ] && break; sleep 1; done; echo one >> /outputs/result/runs";
-        let job = world.submit(&["--output", "result", "--restarts", "3"], script).unwrap();
-        world.wait_for_state(&job, &["running"], LIMIT).unwrap();
-        processes.extend(shim_of(world.folder()).map(|pid| ("shim".to_owned(), pid)));
-        assert!(processes.len() >= 4, "supervisor, server, agent and shim: {processes:?}");
-        for (name, pid) in &processes {
-            // Somebody asks while it stands still, and is answered.
-            let asked = world.tenant.command(&["job", "list"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            pause(*pid, seconds);
-            let answer = asked.wait_with_output().unwrap();
-            let told = String::from_utf8_lossy(&answer.stderr);
-            assert!(answer.status.success() || !told.is_empty(), "{name}, {seconds} s: no answer and no reason");
+        for name in ["server", "node", "up", "shim"] {
+            stands_still(&world, name, seconds);
         }
-        let ended = e2e::wait_for("the end of the job", LIMIT, || {
-            let Ok(shown) = world.show(&job) else { return Ok(None) };
-            Ok(["exited", "failed"].contains(&shown["state"].as_str().unwrap_or("")).then_some(shown))
-        });
-        let ended = ended.unwrap_or_else(|error| panic!("{seconds} s: {error:#}\n{}", world.deployment.log()));
-        assert_eq!(ended["state"], "exited", "{seconds} s: {ended}");
-        // Only the attempt that ended well was committed, once.
-        let volume = world.tenant.json(&["volume", "show", "result"]).unwrap();
-        assert_eq!(volume["head"]["seq"], 1, "one commit: {volume}");
-        let opened = world.folder().join("opened");
-        world.tenant.typed(&["volume", "get", "result", e2e::text(&opened).unwrap()]).unwrap().ok().unwrap();
-        assert_eq!(std::fs::read_to_string(opened.join("runs")).unwrap(), "one\n");
-        world.tenant.typed(&["audit", "verify"]).unwrap().ok().unwrap();
-        world.close().unwrap();
+    }
+    world.tenant.typed(&["audit", "verify"]).unwrap().ok().unwrap();
+    world.close().unwrap();
+}
+
+fn stands_still(world: &World, name: &str, seconds: u64) {
+    let told = format!("{name} for {seconds} s");
+    let result = format!("{name}-{seconds}");
+    world.volume(&result).unwrap();
+    // It works for longer than the pause.
+    let script = format!("sleep {}; echo one >> /outputs/{result}/runs", seconds + 3);
+    let job = world.submit(&["--output", &result, "--restarts", "3"], &script).unwrap();
+    world.wait_for_state(&job, &["running"], LIMIT).unwrap();
+    let pid = process(world, name).unwrap_or_else(|| panic!("{told}: there is no such process"));
+    // Somebody asks while it stands still, and is answered.
+    let asked = world.tenant.command(&["job", "list"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    pause(pid, seconds);
+    let answer = asked.wait_with_output().unwrap();
+    assert!(answer.status.success() || !answer.stderr.is_empty(), "{told}: no answer and no reason");
+    let ended = e2e::wait_for("the end of the job", LIMIT, || {
+        let Ok(shown) = world.show(&job) else { return Ok(None) };
+        Ok(["exited", "failed"].contains(&shown["state"].as_str().unwrap_or("")).then_some(shown))
+    });
+    let ended = ended.unwrap_or_else(|error| panic!("{told}: {error:#}\n{}", world.deployment.log()));
+    assert_eq!(ended["state"], "exited", "{told}: {ended}");
+    // Only the attempt that ended well was committed, once.
+    let volume = world.tenant.json(&["volume", "show", &result]).unwrap();
+    assert_eq!(volume["head"]["seq"], 1, "{told}: one commit: {volume}");
+    let opened = world.folder().join(&result);
+    world.tenant.typed(&["volume", "get", &result, e2e::text(&opened).unwrap()]).unwrap().ok().unwrap();
+    assert_eq!(std::fs::read_to_string(opened.join("runs")).unwrap(), "one\n", "{told}");
+}
+
+/// A process of the deployment: a part of `swarm up`, that itself, or the supervisor of the one sandbox.
+fn process(world: &World, name: &str) -> Option<u32> {
+    match name {
+        "up" => world.deployment.pid(),
+        "shim" => shim_of(world.folder()),
+        _ => {
+            let record: Value = serde_json::from_slice(&std::fs::read(world.deployment.data().join("run/up.json")).ok()?).ok()?;
+            let part = record["parts"].as_array()?.iter().find(|part| part[0] == name)?;
+            u32::try_from(part[1]["pid"].as_u64()?).ok()
+        }
     }
 }
 
