@@ -58,7 +58,12 @@ pub(crate) fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> Se
 }
 
 pub(crate) fn client(config: rustls::ClientConfig) -> Client {
-    Client::builder().tls_backend_preconfigured(config).no_proxy().build().unwrap()
+    client_from(config, 1)
+}
+
+/// A client with an address of its own, which rates count apart.
+fn client_from(config: rustls::ClientConfig, last: u8) -> Client {
+    Client::builder().tls_backend_preconfigured(config).no_proxy().local_address(std::net::IpAddr::from([127, 0, 0, last])).build().unwrap()
 }
 
 pub(crate) fn clock_of_handshakes() -> Arc<DefaultTimeProvider> {
@@ -88,6 +93,12 @@ impl World {
         let trust = Trust::Pin(*server.pin());
         let http = client(cli_client_config(trust, KeyExchange::default(), clock_of_handshakes()).unwrap());
         Self { dir, server, http }
+    }
+
+    /// Goes on as somebody at another address.
+    pub(crate) fn come_from(&mut self, last: u8) {
+        let trust = Trust::Pin(*self.server.pin());
+        self.http = client_from(cli_client_config(trust, KeyExchange::default(), clock_of_handshakes()).unwrap(), last);
     }
 
     /// Stops the server in good order and starts it again on what it left.

@@ -124,12 +124,18 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn client(server: &Server) -> (reqwest::Client, rustls::ClientConfig) {
+    client_from(server, 1)
+}
+
+/// A client with an address of its own, which rates count apart.
+fn client_from(server: &Server, last: u8) -> (reqwest::Client, rustls::ClientConfig) {
     let clock = Arc::new(rustls::time_provider::DefaultTimeProvider);
     let tls = cli_client_config(Trust::Pin(*server.pin()), KeyExchange::default(), clock).unwrap();
     let http = reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
         .timeout(Duration::from_secs(60))
         .redirect(reqwest::redirect::Policy::none())
+        .local_address(std::net::IpAddr::from([127, 0, 0, last]))
         .build()
         .unwrap();
     (http, tls)
@@ -148,6 +154,24 @@ impl Running {
     pub(crate) async fn stop(mut self) -> tempfile::TempDir {
         self.server.take().unwrap().stop().await;
         self.folder
+    }
+    /// Waits until the log is published beyond this size.
+    pub(crate) async fn published_beyond(&self, entries: u64) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+        loop {
+            let checkpoint = self.ask(None, Ask::get("/v1/log/checkpoint")).await;
+            // Its second line is the size (C2SP tlog-checkpoint).
+            let size = checkpoint.text().lines().nth(1).and_then(|line| line.parse::<u64>().ok());
+            if size.is_some_and(|size| size > entries) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the log is not published beyond {entries}: {}", checkpoint.text());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    /// Goes on as somebody at another address.
+    pub(crate) fn come_from(&mut self, last: u8) {
+        self.http = client_from(self.server.as_ref().unwrap(), last).0;
     }
     pub(crate) fn ticket(&mut self) -> String {
         self.server.as_mut().unwrap().take_ticket().unwrap().to_string()
