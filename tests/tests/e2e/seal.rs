@@ -31,7 +31,7 @@ fn custodians_open_what_no_single_person_can() {
     operator.typed(&["key", "rewrap", "--root", "--follow"]).unwrap().ok().unwrap();
     assert_eq!(operator.json(&["seal", "status"]).unwrap()["epoch"], 2);
     let inventory = operator.typed(&["key", "inventory", "--platform"]).unwrap().ok().unwrap().out();
-    assert!(inventory.contains("log-key") || inventory.contains("log"), "{inventory}");
+    assert!(inventory.contains("log-key") && inventory.contains("root-ca"), "{inventory}");
     plane.stop().unwrap();
 
     // The passphrase of old opens nothing.

@@ -4,16 +4,14 @@
 //! tenant, the purpose and the mode come from what is stored, never from the request.
 
 use audit::entry::{Actor, Source};
-use audit::{Event, Outcome};
 use axum::response::Response;
 use policy::action::{AttemptCommit, AttemptLease, AttemptObjects, KeyRelease, NodeImageFetch};
-use policy::{Action, CallFacts, Facts, Principal, ReleaseFacts};
-use store::Transaction;
+use policy::Action;
 use vocabulary::api::{VolumeCommit, VolumeCommitted};
 use vocabulary::job::JobSpec;
 use vocabulary::lease::{Lease, LeaseHolder, LeaseMode, LeaseRequest};
 use vocabulary::plan::{Desired, ImageBlobs};
-use vocabulary::{ErrorCode, Profile, Sha256Digest, VolumeId};
+use vocabulary::{ErrorCode, Sha256Digest, VolumeId};
 
 use crate::api::node::{Liveness, NodeCall, PlacedAttempt};
 use crate::api::problem::Failure;
@@ -22,8 +20,8 @@ use crate::lease::{Grant, Holder, asked_keys};
 use crate::limits::ATTEMPT_LEASES_MAX;
 use crate::operation::object::{give, set_root, take};
 use crate::operation::people::BEYOND_OWN;
+use crate::operation::release;
 use crate::operation::volume::resource;
-use crate::state::commit_failure;
 
 /// What the image of an attempt consists of.
 pub(crate) async fn image(call: NodeCall<NodeImageFetch>) -> Result<ImageBlobs, Failure> {
@@ -90,45 +88,12 @@ pub(crate) async fn lease(call: NodeCall<AttemptLease>, request: LeaseRequest) -
     call.permit(placed.resource()).await?.spend();
     let volume: VolumeId = call.id("volume")?;
     if let Some((rule, why)) = ungrounded(&placed.job.spec, placed.job.wanted(&placed.attempt), volume, request.mode) {
-        return Err(refuse(&call, &placed, volume, Failure::new(ErrorCode::ReleaseRefused, why), vec![rule.to_owned()]).await);
+        let failure = Failure::new(ErrorCode::ReleaseRefused, why);
+        return Err(release::refused::<KeyRelease>(&call, &placed, ("volume", &volume), failure, vec![rule.to_owned()]).await);
     }
     let control = &call.control;
     let (_, row) = control.volume(placed.tenant.tenant, volume).await?;
-    let facts = Facts {
-        principal: Principal::Job(placed.facts.clone()),
-        resource: resource(&row, placed.tenant),
-        call: CallFacts {
-            acr: 0,
-            mfa_age_s: None,
-            request_bound: false,
-            approvals: 0,
-            production: control.profile == Profile::Production,
-            source: None,
-        },
-        release: Some(ReleaseFacts {
-            node: call.node.facts(),
-            // Evidence is the enclave room's, which does not exist yet.
-            attested: false,
-            simulated: false,
-            evidence_age_s: None,
-            purpose: placed.job.spec.purpose.clone(),
-        }),
-        person_purpose: None,
-    };
-    let decision = match policy::decide::<KeyRelease>(&control.sets, &facts) {
-        Ok(permit) => permit.spend(),
-        Err(refusal) => {
-            if !refusal.errors.is_empty() {
-                tracing::error!(action = refusal.action, errors = ?refusal.errors, "rules could not be evaluated: denied");
-            }
-            let failure = if refusal.code() == ErrorCode::NotFound {
-                Failure::not_found()
-            } else {
-                Failure::new(refusal.code(), format!("`{}` is refused by {}", refusal.action, refusal.rules.join(", ")))
-            };
-            return Err(refuse(&call, &placed, volume, failure, refusal.rules).await);
-        }
-    };
+    let decision = release::decided::<KeyRelease>(&call, &placed, resource(&row, placed.tenant), ("volume", &volume)).await?;
     let (recipient, signer) = asked_keys(&request)?;
     let held = control.leases_of_job(placed.tenant.tenant, placed.id.job).await?;
     let held = held.iter().filter(|(_, lease)| lease.holder == LeaseHolder::Attempt(placed.id)).count();
@@ -144,33 +109,6 @@ pub(crate) async fn lease(call: NodeCall<AttemptLease>, request: LeaseRequest) -
         expires: placed.attempt.run_lease_until,
     };
     holder(&call, &placed).release(&row, grant).await
-}
-
-/// Records that a job did not get a key, with the rules.
-async fn refuse<A: Action>(call: &NodeCall<A>, placed: &PlacedAttempt, volume: VolumeId, failure: Failure, rules: Vec<String>) -> Failure {
-    let code = failure.problem.code;
-    let event = Event::Refused {
-        action: KeyRelease::NAME.to_owned(),
-        resource_kind: "volume".to_owned(),
-        resource: volume.to_string(),
-        code,
-        rules,
-    };
-    let node = call.node_id();
-    let tenant = placed.tenant.tenant;
-    let entry =
-        call.control.entry(call.now, tenant, Actor::Node(node), Source::Node(node), Outcome::Refused(code), Some(KeyRelease::NAME), event);
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(internal) => return internal,
-    };
-    match call.control.store.commit(Transaction::new().entry(entry), call.now).await {
-        Ok(committed) => match committed.audit_indexes.first() {
-            Some(index) => failure.recorded(*index),
-            None => failure,
-        },
-        Err(error) => commit_failure(error),
-    }
 }
 
 /// Gives a sealed object under a lease of the attempt.

@@ -23,6 +23,7 @@ use crate::limits::TICKET_LIFETIME_MS;
 use crate::operation::login::{Proved, delays, login_refused, prove, stored_recovery};
 use crate::row::{FORMAT, PrincipalRow};
 use crate::state::{Control, actor, commit_failure, fresh};
+use crate::vault::VaultError;
 
 /// An invitation that is about to be committed: with its entries, without those of the roles.
 pub(crate) struct Invited {
@@ -102,7 +103,10 @@ pub(crate) async fn invite<A: Action>(call: &Call<A>, guest: Guest<'_>) -> Resul
     let (mut ticket, mut invited) = (None, None);
     if !oneself {
         let joins = Joins { tenant, principal };
-        let (made, text, id) = ticket_for(&control.vault, &control.peppers, person, Some(joins), call.now).map_err(Failure::internal)?;
+        let (made, text, id) = ticket_for(&control.vault, &control.peppers, person, Some(joins), call.now).map_err(|error| match error.downcast::<VaultError>() {
+            Ok(error) => Failure::from(*error),
+            Err(other) => Failure::internal(other),
+        })?;
         let expires = call.now.plus_millis(TICKET_LIFETIME_MS);
         let issued = Event::TokenIssued { token: id, token_kind: EntryTokenKind::Ticket, holder: Some(principal), expires };
         transaction.mutations.extend(made.mutations);

@@ -18,6 +18,7 @@ pub(crate) mod object;
 pub(crate) mod people;
 pub(crate) mod policy_explain;
 pub(crate) mod quota;
+pub(crate) mod release;
 pub(crate) mod seal;
 pub(crate) mod secret;
 pub(crate) mod statement;

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use keys::secret::{SEALED_MAX, SecretContext};
 use keys::{KeyRecord, KeyState, Owner, PlainKey, Purpose};
 use policy::action::{AttemptLease, SecretCreate as Create, SecretDelete, SecretList, SecretOpen, SecretRelease, SecretSet, SecretUse, SecretView};
-use policy::{Action, CallFacts, Facts, Principal, ReleaseFacts, Resource, SetFacts};
+use policy::{Action, Resource, SetFacts};
 use serde::{Deserialize, Serialize};
 use store::{Expect, Kind, Mutation, Page, Put, Transaction};
 use vocabulary::api::{self, Done};
@@ -23,14 +23,14 @@ use vocabulary::plan::Desired;
 use vocabulary::secret::{
     ReleasedSecret, Secret, SecretCreate, SecretKey, SecretRequest, SecretSlot, SecretUse as Use, SecretValue, release_info,
 };
-use vocabulary::{EntryId, ErrorCode, JobId, LeaseId, Name, PrincipalId, Profile, ProjectId, SecretId, Sha256Digest, TenantId, UnixTime};
+use vocabulary::{EntryId, ErrorCode, JobId, LeaseId, Name, PrincipalId, ProjectId, SecretId, Sha256Digest, TenantId, UnixTime};
 
 use crate::api::call::Call;
-use crate::api::node::{Liveness, NodeCall, PlacedAttempt};
+use crate::api::node::{Liveness, NodeCall};
 use crate::api::problem::Failure;
 use crate::lease::public_key;
 use crate::limits::ATTEMPT_LEASES_MAX;
-use crate::operation::{commit, commit_create, done, page, paged};
+use crate::operation::{commit, commit_create, done, page, paged, release};
 use crate::planner::JobRow;
 use crate::row::FORMAT;
 use crate::state::{Control, actor, commit_failure, fresh};
@@ -364,46 +364,13 @@ pub(crate) async fn release(call: NodeCall<AttemptLease>, request: SecretRequest
     call.permit(placed.resource()).await?.spend();
     let id: SecretId = call.id("secret")?;
     if let Some((rule, why)) = ungrounded(&placed.job.spec, placed.job.desired, id) {
-        return Err(refuse(&call, &placed, id, Failure::new(ErrorCode::ReleaseRefused, why), vec![rule.to_owned()]).await);
+        let failure = Failure::new(ErrorCode::ReleaseRefused, why);
+        return Err(release::refused::<SecretRelease>(&call, &placed, ("secret", &id), failure, vec![rule.to_owned()]).await);
     }
     let control = &call.control;
     let (tenant, node) = (placed.tenant.tenant, call.node_id());
     let (_, row) = control.secret(tenant, id).await?;
-    let facts = Facts {
-        principal: Principal::Job(placed.facts.clone()),
-        resource: resource(&row, placed.tenant),
-        call: CallFacts {
-            acr: 0,
-            mfa_age_s: None,
-            request_bound: false,
-            approvals: 0,
-            production: control.profile == Profile::Production,
-            source: None,
-        },
-        release: Some(ReleaseFacts {
-            node: call.node.facts(),
-            // Evidence is the enclave room's, which does not exist yet.
-            attested: false,
-            simulated: false,
-            evidence_age_s: None,
-            purpose: placed.job.spec.purpose.clone(),
-        }),
-        person_purpose: None,
-    };
-    let decision = match policy::decide::<SecretRelease>(&control.sets, &facts) {
-        Ok(permit) => permit.spend(),
-        Err(refusal) => {
-            if !refusal.errors.is_empty() {
-                tracing::error!(action = refusal.action, errors = ?refusal.errors, "rules could not be evaluated: denied");
-            }
-            let failure = if refusal.code() == ErrorCode::NotFound {
-                Failure::not_found()
-            } else {
-                Failure::new(refusal.code(), format!("`{}` is refused by {}", refusal.action, refusal.rules.join(", ")))
-            };
-            return Err(refuse(&call, &placed, id, failure, refusal.rules).await);
-        }
-    };
+    let decision = release::decided::<SecretRelease>(&call, &placed, resource(&row, placed.tenant), ("secret", &id)).await?;
     let recipient = public_key(&request.recipient, "recipient")?;
     let value = row.value.as_ref().ok_or_else(|| empty(&row))?;
     let holder = LeaseHolder::Attempt(placed.id);
@@ -423,31 +390,6 @@ pub(crate) async fn release(call: NodeCall<AttemptLease>, request: SecretRequest
     let committed = control.store.commit(Transaction::new().with(put).entry(entry), call.now).await.map_err(commit_failure)?;
     let audit_index = committed.audit_indexes.last().copied().unwrap_or_default();
     Ok(ReleasedSecret { key, holder, value: value.sealed.clone(), audit_index })
-}
-
-/// Records that a job did not get a secret, with the rules.
-async fn refuse(call: &NodeCall<AttemptLease>, placed: &PlacedAttempt, secret: SecretId, failure: Failure, rules: Vec<String>) -> Failure {
-    let code = failure.problem.code;
-    let (node, tenant) = (call.node_id(), placed.tenant.tenant);
-    let event = Event::Refused {
-        action: SecretRelease::NAME.to_owned(),
-        resource_kind: "secret".to_owned(),
-        resource: secret.to_string(),
-        code,
-        rules,
-    };
-    let entry = call.control.entry(call.now, tenant, Actor::Node(node), Source::Node(node), Outcome::Refused(code), Some(SecretRelease::NAME), event);
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(internal) => return internal,
-    };
-    match call.control.store.commit(Transaction::new().entry(entry), call.now).await {
-        Ok(committed) => match committed.audit_indexes.first() {
-            Some(index) => failure.recorded(*index),
-            None => failure,
-        },
-        Err(error) => commit_failure(error),
-    }
 }
 
 #[cfg(test)]

@@ -168,6 +168,9 @@ async fn who_cannot_follow_the_seal_puts_nothing_under_it() {
     let rotate = (Method::POST, "/v1/tenant-key/rotate");
     let refused = world.confirmed::<Done>(tenant.id, &tenant.token, rotate, None, &[]).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Sealed);
+    let user = json!({ "name": "late", "roles": ["viewer"], "clearance": "internal" });
+    let refused = world.confirmed::<serde_json::Value>(tenant.id, &tenant.token, (Method::POST, "/v1/users"), Some(user), &[]).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Sealed, "{refused:?}");
     // What lies under keys that are there goes on.
     world.volume(&tenant, "notes", "internal").await;
     // A new epoch under the same seal is followed.
