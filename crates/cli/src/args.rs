@@ -208,6 +208,10 @@ pub(crate) struct Addresses {
     /// Address of the nodes' channel; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:7444", env = "SWARM_NODE_LISTEN")]
     pub(crate) node_listen: std::net::SocketAddr,
+    /// Where metrics are read by Prometheus, in clear and without a credential: an address of this machine, such as
+    /// 127.0.0.1:7445; port 0 picks a free one (default: nowhere)
+    #[arg(long, env = "SWARM_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<std::net::SocketAddr>,
     /// Names and addresses for the server's certificate, beside the listen addresses
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Vec<String>,

@@ -7,6 +7,7 @@ mod command;
 mod context;
 mod error;
 mod host;
+mod logs;
 mod output;
 mod place;
 mod progress;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     if let Noun::Server(server) = &cli.noun
         && server.verb.is_none()
     {
+        logs::start()?;
         // Before any thread exists: a thread keeps the rights that it began with.
         command::server::drop_privileges(&app, server)?;
     }
@@ -104,6 +106,9 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
 fn report(error: &CliError, format: Format, quiet: bool) {
     if error.message.is_empty() {
         return;
+    }
+    if logs::are_json() {
+        return logs::line("ERROR", &visible(&error.message), error.code().map(|code| code.as_str()), error.hint.as_deref());
     }
     if matches!(format, Format::Json | Format::Jsonl)
         && let Some(problem) = &error.problem

@@ -122,6 +122,9 @@ pub(crate) fn bytes(data: &[u8]) -> Result<(), CliError> {
 
 /// Writes a remark to standard error.
 pub(crate) fn note(text: &str) {
+    if crate::logs::are_json() {
+        return crate::logs::line("INFO", text, None, None);
+    }
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 

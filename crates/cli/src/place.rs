@@ -47,6 +47,9 @@ pub(crate) struct Endpoints {
     pub(crate) api: String,
     /// The nodes' channel: `HOST:PORT`.
     pub(crate) node: String,
+    /// Where metrics are read: `http://HOST:PORT/metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
     /// The pin of the deployment's root.
     pub(crate) ca_pin: String,
     /// The process of the server that wrote it.

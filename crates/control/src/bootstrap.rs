@@ -86,6 +86,9 @@ pub enum StartError {
     /// The built-in rules do not fit.
     #[error("policy: {0}")]
     Policy(#[from] policy::SetError),
+    /// Metrics would leave the machine in clear.
+    #[error("`metrics_listen` is {0}: metrics are told in clear and to everybody who asks, so only on an address of this machine such as 127.0.0.1:7445; let a collector on this machine carry them on")]
+    MetricsInClear(std::net::SocketAddr),
     /// An address could not be bound.
     #[error("cannot listen on {address}: {source}; is another server running?")]
     Listen {

@@ -117,6 +117,8 @@ impl Driver {
         self.placements(control, now).await;
         self.read(control).await?;
         self.plans(control, now).await;
+        let alive = control.fleet.alive(now);
+        control.metrics.fleet(self.nodes.iter().map(|(_, node)| (node, alive.contains(&node.id))), &self.jobs);
         if now.since(self.flushed).is_none_or(|age| age >= SEEN_FLUSH_MS) {
             self.flushed = now;
             flush(control, now).await?;

@@ -29,7 +29,10 @@ pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
     let keeper = Keeper::default();
     loop {
         let busy = match keeper.round(&control, clock::now()).await {
-            Ok(done) => done.more || done.rewrapped > 0 || done.rotated > 0,
+            Ok(done) => {
+                control.metrics.keys(&done, clock::now());
+                done.more || done.rewrapped > 0 || done.rotated > 0
+            }
             Err(failure) => {
                 tracing::error!(detail = failure.problem.detail, "the round of keys broke off; the next one goes on");
                 false

@@ -29,6 +29,7 @@ mod keylife;
 mod lease;
 mod limits;
 mod logins;
+mod metrics;
 mod operation;
 #[expect(missing_docs, reason = "fields are the vocabulary's words; the types say what they are")]
 pub mod planner;

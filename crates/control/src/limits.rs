@@ -8,6 +8,17 @@ pub(crate) const IMAGE_SIGNERS_MAX: usize = 32;
 pub(crate) const IMAGE_SIGNATURES_MAX: usize = 32;
 /// Bytes of a repository's name in an image policy.
 pub(crate) const IMAGE_REFERENCE_MAX: usize = 512;
+/// Upper ends of the classes of a request's time, in seconds: an authorised read takes a third of a millisecond, a mutation a
+/// few, a login with its password a tenth of a second.
+pub(crate) const REQUEST_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+/// The same for a group of transactions: a disk takes from a tenth of a millisecond to what somebody must look into.
+pub(crate) const COMMIT_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+/// Readers of the metrics at once: a few collectors of one machine.
+pub(crate) const METRICS_CONNECTIONS_MAX: usize = 8;
+/// A reader of the metrics asks and takes within this time, or loses its place.
+pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a metrics request's headers; a collector sends a few hundred.
+pub(crate) const METRICS_HEADERS_MAX: usize = 16 << 10;
 /// Connections at once on one listener: bounds memory at a few hundred MiB even when all of them are full of half-read requests.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
 /// Connections of one source (an IPv4 address, an IPv6 network of 64 bits) on one listener: an office behind one address fits,

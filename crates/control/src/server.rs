@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use audit::Event;
+use axum::extract::State;
+use axum::response::IntoResponse as _;
 use identity::tls::{Clients, Identity, KeyExchange, server_config};
 use identity::{EcdsaKey, LiveRevocations, RevocationSet, ServerName, Verifier};
 use keys::SystemRandom;
@@ -28,6 +30,7 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::limits::JOIN_LIFETIME_MAX_S;
+use crate::metrics::Listener;
 use crate::operation::enrolment::join_token;
 use crate::sealed::SealedServer;
 use crate::state::{Control, fresh};
@@ -43,6 +46,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// The node channel's address; port 0 picks one.
     pub node_listen: SocketAddr,
+    /// Where metrics are read, in clear: an address of this machine, or nowhere. Port 0 picks one.
+    pub metrics_listen: Option<SocketAddr>,
     /// The node of this machine: on a deployment without any node, a join token for it is left in a file.
     pub local_node: Option<LocalNode>,
     /// The profile asked for; `None` takes what is there, and `development` for a new deployment.
@@ -94,6 +99,7 @@ impl std::fmt::Debug for ServerConfig {
 pub struct Server {
     address: SocketAddr,
     node_address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     pin: Sha256Digest,
     profile: Profile,
     ticket: Option<Zeroizing<String>>,
@@ -145,6 +151,9 @@ pub struct Prepared {
 impl Prepared {
     /// Looks at the state. Nothing listens yet, nothing is decrypted.
     pub async fn open(config: ServerConfig) -> Result<Self, StartError> {
+        if let Some(address) = config.metrics_listen.filter(|address| !address.ip().is_loopback()) {
+            return Err(StartError::MetricsInClear(address));
+        }
         let now = clock::now();
         std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::File { path: config.data_dir.clone(), source })?;
         let (store, blobs) = crate::shared::open(&config, now).await?;
@@ -263,6 +272,11 @@ async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootst
         TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;
     let node_listener =
         TcpListener::bind(config.node_listen).await.map_err(|source| StartError::Listen { address: config.node_listen, source })?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?),
+        None => None,
+    };
+    let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose().map_err(internal)?;
     let node_address = node_listener.local_addr().map_err(internal)?;
     let address = listener.local_addr().map_err(internal)?;
     let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
@@ -309,11 +323,13 @@ async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootst
         stop: stop.clone(),
         logins: crate::logins::Logins::default(),
         rates: crate::rate::Rates::of_this_machine(),
+        metrics: crate::metrics::Metrics::new(now),
         reaching: crate::api::reach::Tally::default(),
         replacing: crate::state::replacing_locks(),
         store,
         blobs,
     });
+    control.store.observe(control.metrics.observer());
     let started = control
         .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
         .map_err(|failure| internal(failure.problem.detail))?;
@@ -324,16 +340,24 @@ async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootst
         leave_join_token(&control, local).await?;
     }
     let mut tasks = JoinSet::new();
-    let complete = |router: axum::Router<Arc<Control>>| {
+    let complete = |router: axum::Router<Arc<Control>>, listener: Listener| {
+        // Whoever asks for what is no route makes no series of its own.
+        let outside = move |control: &Control, code, detail| {
+            let answer = Failure::new(code, detail).into_response();
+            control.metrics.request(listener, "other", "none", answer.status(), std::time::Duration::ZERO);
+            answer
+        };
         router
-            .fallback(|| async { Failure::new(vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json") })
-            .method_not_allowed_fallback(|| async {
-                Failure::new(vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
+            .fallback(move |State(control): State<Arc<Control>>| async move {
+                outside(&control, vocabulary::ErrorCode::NotFound, "there is no such route; see /v1/openapi.json")
+            })
+            .method_not_allowed_fallback(move |State(control): State<Arc<Control>>| async move {
+                outside(&control, vocabulary::ErrorCode::MethodNotAllowed, "this route does not take this method")
             })
             .with_state(Arc::clone(&control))
     };
-    tasks.spawn(serve(listener, Arc::new(tls), complete(router), None, stop.clone()));
-    tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0), Some(Arc::clone(&control)), stop.clone()));
+    tasks.spawn(serve(listener, Arc::new(tls), complete(router, Listener::Api), None, stop.clone()));
+    tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0, Listener::Nodes), Some(Arc::clone(&control)), stop.clone()));
     tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
@@ -342,9 +366,12 @@ async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootst
     if control.store.is_shared() {
         tasks.spawn(crate::shared::follow(Arc::clone(&control), stop.clone()));
     }
+    if let Some(listener) = metrics_listener {
+        tasks.spawn(crate::metrics::serve::run(listener, Arc::clone(&control), stop.clone()));
+    }
     tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::keylife::run(Arc::clone(&control), stop.clone()));
-    Ok(Server { address, node_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
+    Ok(Server { address, node_address, metrics_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
 }
 
 impl Server {
@@ -357,6 +384,11 @@ impl Server {
     #[must_use]
     pub const fn node_address(&self) -> SocketAddr {
         self.node_address
+    }
+    /// Where metrics are read, if they are.
+    #[must_use]
+    pub const fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
     /// The pin of the deployment's root, for first contact.
     #[must_use]

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::logins::{Login, Logins};
+use crate::metrics::Bucket;
 use crate::row::{NodeRow, PrincipalRow, TenantRow};
 use crate::vault::Vault;
 
@@ -68,6 +69,8 @@ pub(crate) struct Control {
     pub(crate) logins: Logins,
     /// How often members may ask, and sources be refused.
     pub(crate) rates: crate::rate::Rates,
+    /// What operators watch.
+    pub(crate) metrics: crate::metrics::Metrics,
     /// Who was refused what is not there, and how often.
     pub(crate) reaching: Tally,
     /// See [`Control::replacing`].
@@ -141,15 +144,24 @@ impl Control {
         match authenticated {
             Some(member) => match self.rates.member(member.principal, member.owner(), clock::now()) {
                 Ok(()) => Ok(member),
-                Err(too_often) => Err(self.too_often(connection, too_often, "too many requests of this principal or its tenant").await),
-            },
-            None => match self.rates.refused_credential(address(connection), clock::now()) {
-                Ok(()) => {
-                    self.count_stranger(connection, ErrorCode::Unauthenticated).await;
-                    Err(refused())
+                Err(too_often) => {
+                    self.metrics.rate_limited(Bucket::Member);
+                    Err(self.too_often(connection, too_often, "too many requests of this principal or its tenant").await)
                 }
-                Err(too_often) => Err(self.too_often(connection, too_often, "too many refused credentials from this address").await),
             },
+            None => {
+                self.metrics.credential_refused();
+                match self.rates.refused_credential(address(connection), clock::now()) {
+                    Ok(()) => {
+                        self.count_stranger(connection, ErrorCode::Unauthenticated).await;
+                        Err(refused())
+                    }
+                    Err(too_often) => {
+                        self.metrics.rate_limited(Bucket::Credentials);
+                        Err(self.too_often(connection, too_often, "too many refused credentials from this address").await)
+                    }
+                }
+            }
         }
     }
 
@@ -290,6 +302,7 @@ impl Control {
     /// Counts a stranger's refusal into its source and minute.
     pub(crate) async fn count_stranger(&self, connection: Option<&Connection>, code: ErrorCode) {
         let now = clock::now();
+        self.metrics.stranger_refused(code);
         let minute = UnixTime::from_millis(now.millis() / 60_000 * 60_000);
         let count = store::Mutation::CountRefusal { source: self.source(connection), minute, code: code.as_str().to_owned() };
         if let Err(error) = self.store.commit(Transaction::new().with(count), now).await {

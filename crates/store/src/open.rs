@@ -62,6 +62,7 @@ pub(crate) async fn open(config: StoreConfig) -> Result<Store, OpenError> {
     let (close, closed) = watch::channel(false);
     let (latest_sender, latest) = watch::channel(state.latest);
     let (high_water_sender, high_water) = watch::channel(state.high_water);
+    let observer = crate::store::Observing::default();
     let mut tasks = JoinSet::new();
     if matches!(config.database, Database::Postgres(_)) {
         tasks.spawn(follow(reading.clone(), latest_sender.clone(), high_water_sender.clone(), closed.clone()));
@@ -73,10 +74,11 @@ pub(crate) async fn open(config: StoreConfig) -> Result<Store, OpenError> {
         close: closed,
         latest: latest_sender,
         high_water: high_water_sender,
+        observer: Arc::clone(&observer),
     };
     tasks.spawn(writer.run());
     let (tasks, owned) = (Mutex::new(tasks), Mutex::new(Some(owned)));
-    Ok(Store { inner: Arc::new(Inner { requests, reading, locks, latest, high_water, close, tasks, owned }) })
+    Ok(Store { inner: Arc::new(Inner { requests, reading, locks, latest, high_water, close, observer, tasks, owned }) })
 }
 
 /// Learns what other processes committed, until the store is closed or gone.

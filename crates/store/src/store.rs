@@ -39,6 +39,9 @@ impl StoreConfig {
     }
 }
 
+/// Who is told of commits, once somebody is.
+pub(crate) type Observing = Arc<std::sync::OnceLock<Arc<dyn crate::observe::Observer>>>;
+
 /// The state of a deployment. Clones share one writer.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -53,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) latest: watch::Receiver<u64>,
     pub(crate) high_water: watch::Receiver<UnixTime>,
     pub(crate) close: watch::Sender<bool>,
+    pub(crate) observer: Observing,
     pub(crate) tasks: Mutex<JoinSet<()>>,
     /// Held until the store is closed or gone.
     pub(crate) owned: Mutex<Option<Owned>>,
@@ -82,6 +86,11 @@ impl Store {
         let request = Request { transaction, now, answer };
         self.inner.requests.send(request).await.map_err(|_| CommitError::Closed)?;
         answered.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// Tells somebody of every commit from now on. The first who asks is told; says whether that is this one.
+    pub fn observe(&self, observer: Arc<dyn crate::observe::Observer>) -> bool {
+        self.inner.observer.set(observer).is_ok()
     }
 
     /// Whether other processes may use the same database.

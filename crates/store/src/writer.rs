@@ -14,6 +14,7 @@ use crate::apply::{self, Applied, Clock, Stop, int};
 use crate::engine::{Commit, Reading, Row, Trouble, Writing, binds, trouble};
 use crate::error::CommitError;
 use crate::limits::{ANSWER_MAX, BODY_MAX, ENTRIES_MAX, ENTRY_NAME_MAX, GROUP_MAX, IDEMPOTENCY_KEY_MAX, MUTATIONS_MAX};
+use crate::observe::Fate as Fated;
 use crate::sql;
 use crate::transaction::{Committed, IdempotencyKey, Mutation, Transaction};
 
@@ -33,6 +34,7 @@ pub(crate) struct Writer {
     pub(crate) close: watch::Receiver<bool>,
     pub(crate) latest: watch::Sender<u64>,
     pub(crate) high_water: watch::Sender<UnixTime>,
+    pub(crate) observer: crate::store::Observing,
 }
 
 /// The numbers of a commit, as they are kept beside an idempotency key.
@@ -115,12 +117,17 @@ impl Writer {
 
     /// Commits a group and answers; gives back what waits for the next one.
     async fn group(&mut self, requests: Vec<Request>) -> Vec<Request> {
-        match self.patiently(&requests).await {
+        let begun = tokio::time::Instant::now();
+        let outcomes = self.patiently(&requests).await;
+        if let Some(observer) = self.observer.get() {
+            observer.group(begun.elapsed());
+        }
+        match outcomes {
             Ok(outcomes) => {
                 let mut deferred = Vec::new();
                 for (request, outcome) in requests.into_iter().zip(outcomes) {
                     match outcome {
-                        Some(result) => reply(request.answer, result),
+                        Some(result) => self.reply(request, result),
                         None => deferred.push(request),
                     }
                 }
@@ -154,7 +161,7 @@ impl Writer {
         let error = public(failure);
         if !matches!(error, CommitError::Full) || requests.len() == 1 {
             for request in requests {
-                reply(request.answer, Err(copy(&error)));
+                self.reply(request, Err(copy(&error)));
             }
             return;
         }
@@ -166,8 +173,17 @@ impl Writer {
                     Err(public(failure))
                 }
             };
-            reply(request.answer, result);
+            self.reply(request, result);
         }
+    }
+
+    /// Tells whoever asked, and whoever counts.
+    fn reply(&self, request: Request, result: Result<Committed, CommitError>) {
+        if let Some(observer) = self.observer.get() {
+            observer.decided(Fated::of(&result), &request.transaction.entries);
+        }
+        // Whoever asked may have gone away; what is committed stays committed.
+        drop(request.answer.send(result));
     }
 
     /// One database transaction for all.
@@ -372,11 +388,6 @@ pub(crate) fn raise(latest: &watch::Sender<u64>, to: u64) {
         *latest = to.max(*latest);
         higher
     });
-}
-
-fn reply(answer: oneshot::Sender<Result<Committed, CommitError>>, result: Result<Committed, CommitError>) {
-    // Whoever asked may have gone away; what is committed stays committed.
-    drop(answer.send(result));
 }
 
 fn public(failure: GroupError) -> CommitError {

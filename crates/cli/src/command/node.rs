@@ -11,7 +11,7 @@ use vocabulary::plan::NodePlace;
 use crate::app::App;
 use crate::args::{NodeJoin, NodeRun, NodeVerb};
 use crate::client::Call;
-use crate::command::server::{asked_to_end, end_with_parent, logging};
+use crate::command::server::{asked_to_end, end_with_parent};
 use crate::command::tenant::done;
 use crate::error::{CliError, chain};
 use crate::host;
@@ -134,7 +134,7 @@ fn needs_root() -> Result<(), CliError> {
 /// Runs the agent until it is asked to end. If its supervisor dies, jobs go on under their shims.
 async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
     needs_root()?;
-    logging();
+    crate::logs::start()?;
     let (stop, orphaned) = (CancellationToken::new(), CancellationToken::new());
     if args.supervised {
         end_with_parent(orphaned.clone());

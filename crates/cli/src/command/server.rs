@@ -46,7 +46,6 @@ pub(crate) fn blocked(account: &Account, folder: &std::path::Path) -> CliError {
 }
 
 pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError> {
-    logging();
     let stop = CancellationToken::new();
     let given = if args.supervised { Some(prompt::secret_of_parent()?) } else { None };
     if args.supervised {
@@ -65,6 +64,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
         listen: args.addresses.listen,
         hosts: args.addresses.host.clone(),
         node_listen: args.addresses.node_listen,
+        metrics_listen: args.addresses.metrics_listen,
         local_node,
         profile: profile(args.profile.as_deref())?,
         admin: args.admin.clone(),
@@ -87,11 +87,14 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     let login = format!("swarm login https://{} --ca-pin {} --enrol", server.address(), server.pin());
     app.output.say(format!("API            https://{}", server.address()));
     app.output.say(format!("nodes          {}", server.node_address()));
+    if let Some(address) = server.metrics_address() {
+        app.output.say(format!("metrics        http://{address}/metrics (this machine only)"));
+    }
     app.output.say(format!("CA pin         {}", server.pin()));
     app.output.say(format!("profile        {} (never changes)", server.profile().as_str()));
     if let Some(ticket) = ticket {
         // Once, and to a terminal only: what goes to a file of logs is no secret any more.
-        if std::io::stderr().is_terminal() && !app.output.quiet {
+        if std::io::stderr().is_terminal() && !app.output.quiet && !crate::logs::are_json() {
             app.output.say(format!("first ticket   {}", ticket.as_str()));
         } else {
             let path = args.data_dir.join("first-ticket");
@@ -105,6 +108,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
         version: 1,
         api: format!("https://{}", server.address()),
         node: server.node_address().to_string(),
+        metrics: server.metrics_address().map(|address| format!("http://{address}/metrics")),
         ca_pin: server.pin().to_string(),
         pid: std::process::id(),
         profile: server.profile().as_str().to_owned(),
@@ -194,6 +198,7 @@ async fn wait_sealed(app: &App, args: &args::Server, prepared: Prepared, stop: &
         version: 1,
         api: format!("https://{}", sealed.address()),
         node: args.addresses.node_listen.to_string(),
+        metrics: None,
         ca_pin: sealed.pin().to_string(),
         pid: std::process::id(),
         profile: sealed.profile().as_str().to_owned(),
@@ -213,18 +218,6 @@ async fn wait_sealed(app: &App, args: &args::Server, prepared: Prepared, stop: &
             ended.map(|()| None)
         }
     }
-}
-
-/// What a part writes of its work, to standard error.
-pub(crate) fn logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SWARM_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        // Whoever reads this may be gone before us: a line that nobody takes must not end the part.
-        .log_internal_errors(false)
-        .init();
 }
 
 /// Cancels once standard input ends, which a supervisor holds open for as long as it lives, however it dies.

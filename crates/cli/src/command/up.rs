@@ -173,6 +173,7 @@ impl<'a> Supervisor<'a> {
         server.extend(flag("--local-join", text(&place.join_token())?));
         server.extend(flag("--local-region", args.region.to_string()));
         server.extend(flag("--local-jurisdiction", args.jurisdiction.to_string()));
+        server.extend(args.addresses.metrics_listen.into_iter().flat_map(|address| flag("--metrics-listen", address.to_string())));
         server.extend(args.addresses.host.iter().flat_map(|host| flag("--host", host.clone())));
         let database = crate::command::server::database_url(&args.state)?;
         server.extend(database.iter().flat_map(|url| flag("--database", url.to_string())));
@@ -494,6 +495,7 @@ mod tests {
             version: 1,
             api: "https://127.0.0.1:1234".to_owned(),
             node: "127.0.0.1:1235".to_owned(),
+            metrics: None,
             ca_pin: String::new(),
             pid: 1,
             profile: "development".to_owned(),

@@ -41,7 +41,7 @@ struct Shared {
 }
 
 pub(crate) async fn witness(app: &App, args: args::Witness) -> Result<(), CliError> {
-    super::server::logging();
+    crate::logs::start()?;
     let logs = known(&args.logs)?;
     let mut sizes = args.data_dir.as_os_str().to_owned();
     sizes.push(".sizes");

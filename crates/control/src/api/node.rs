@@ -30,6 +30,7 @@ use crate::api::listener::Connection;
 use crate::api::problem::Failure;
 use crate::api::table::{Access, Raw, Route, Words, answer_json, method_filter};
 use crate::clock;
+use crate::metrics::Listener;
 use crate::planner::{AttemptRow, JobRow};
 use crate::row::NodeRow;
 use crate::state::{Control, commit_failure};
@@ -379,10 +380,15 @@ impl NodeTable {
         F: Fn(Arc<Control>, Request<Body>, &'static str) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
-        let method_of = method_filter(method);
+        let (method_of, verb) = (method_filter(method), method);
         let handler = on(method_of, move |axum::extract::State(control): axum::extract::State<Arc<Control>>, request: Request<Body>| {
             let serve = serve.clone();
-            async move { serve(control, request, path).await.unwrap_or_else(axum::response::IntoResponse::into_response) }
+            async move {
+                let begun = tokio::time::Instant::now();
+                let response = serve(Arc::clone(&control), request, path).await.unwrap_or_else(axum::response::IntoResponse::into_response);
+                control.metrics.request(Listener::Nodes, verb, path, response.status(), begun.elapsed());
+                response
+            }
         });
         self.router = std::mem::take(&mut self.router).route(path, handler);
         self.routes.push(Route {

@@ -21,6 +21,7 @@ use crate::api::call::{Call, Public};
 use crate::api::json;
 use crate::api::problem::Failure;
 use crate::api::reach::Reach;
+use crate::metrics::Listener;
 use crate::state::Control;
 
 /// Who may call a route.
@@ -251,10 +252,15 @@ impl Table {
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let filter = method_filter(route.method);
-        let path = route.path;
+        let (verb, path) = (route.method, route.path);
         let method = on(filter, move |axum::extract::State(control): axum::extract::State<Arc<Control>>, request: Request<Body>| {
             let serve = serve.clone();
-            async move { serve(control, request, path).await.unwrap_or_else(IntoResponse::into_response) }
+            async move {
+                let begun = tokio::time::Instant::now();
+                let response = serve(Arc::clone(&control), request, path).await.unwrap_or_else(IntoResponse::into_response);
+                control.metrics.request(Listener::Api, verb, path, response.status(), begun.elapsed());
+                response
+            }
         });
         self.router = std::mem::take(&mut self.router).route(path, method);
         self.routes.push(route);

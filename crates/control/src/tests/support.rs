@@ -47,6 +47,7 @@ pub(crate) fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> Se
         data_dir: dir.to_path_buf(),
         listen: "127.0.0.1:0".parse().unwrap(),
         node_listen: "127.0.0.1:0".parse().unwrap(),
+        metrics_listen: None,
         local_node,
         hosts: Vec::new(),
         profile: None,

@@ -6,6 +6,7 @@ mod doors;
 mod erasure;
 mod examples;
 mod hostile;
+mod metrics;
 mod people;
 mod routes;
 mod starting;

@@ -26,6 +26,7 @@ pub(crate) fn config(folder: &Path) -> ServerConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         hosts: Vec::new(),
         node_listen: "127.0.0.1:0".parse().unwrap(),
+        metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         local_node: None,
         profile: None,
         admin: "ada".parse().unwrap(),
@@ -168,6 +169,13 @@ impl Running {
             assert!(tokio::time::Instant::now() < deadline, "the log is not published beyond {entries}: {}", checkpoint.text());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+    /// The metrics as a collector gets them.
+    pub(crate) async fn metrics(&self) -> String {
+        let address = self.server.as_ref().unwrap().metrics_address().unwrap();
+        let answer = self.http.get(format!("http://{address}/metrics")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.text().await.unwrap()
     }
     /// Goes on as somebody at another address.
     pub(crate) fn come_from(&mut self, last: u8) {

@@ -97,7 +97,7 @@ impl Part {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        for name in ["SWARM_LOG", "RUST_BACKTRACE", "TZ"] {
+        for name in [crate::logs::FILTER, crate::logs::FORMAT, "RUST_BACKTRACE", "TZ"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -171,7 +171,10 @@ impl Part {
 
     /// The last error that it told, in one line.
     pub(super) fn last_error(&self) -> Option<String> {
-        self.tail.lines().into_iter().rev().find_map(|line| line.strip_prefix("error")?.split_once(": ").map(|(_, text)| text.to_owned()))
+        self.tail.lines().into_iter().rev().find_map(|line| {
+            let plain = || line.strip_prefix("error")?.split_once(": ").map(|(_, text)| text.to_owned());
+            crate::logs::error_in(&line).or_else(plain)
+        })
     }
 }
 
@@ -259,6 +262,12 @@ mod tests {
         part.tail.push(b"starting\nerror: the seal: wrong passphrase\nhint: try again\n");
         assert_eq!(part.reason(ExitStatus::from_raw(1 << 8)), "ended with code 1: the seal: wrong passphrase");
         assert_eq!(part.last_error().as_deref(), Some("the seal: wrong passphrase"));
+        part.tail.clear();
+        part.tail.push(b"{\"fields\":{\"message\":\"the seal: wrong passphrase\"},\"level\":\"ERROR\",\"target\":\"swarm\"}\n");
+        assert_eq!(part.last_error().as_deref(), Some("the seal: wrong passphrase"));
+        part.tail.clear();
+        part.tail.push(b"{\"fields\":{\"message\":\"tried again\"},\"level\":\"ERROR\",\"target\":\"control::driver\"}\n");
+        assert_eq!(part.last_error(), None, "what is traced is no end");
         part.tail.clear();
         part.tail.push(b"starting\n  no error: all well\n");
         assert_eq!(part.reason(ExitStatus::from_raw(15)), "was ended by signal 15; its last words: no error: all well");
