@@ -995,6 +995,12 @@ pub(crate) struct NodeRun {
     /// A foreign runtime that this node offers, and its program (default: those that packages have installed)
     #[arg(long = "runtime", value_name = "runc|crun|runsc|kata=PATH", value_parser = parse_runtime)]
     pub(crate) runtimes: Vec<(Runtime, PathBuf)>,
+    /// Directory with specifications of this node's GPUs (Container Device Interface, JSON)
+    #[arg(long = "cdi-dir", value_name = "DIR", default_values = ["/etc/cdi", "/run/cdi"])]
+    pub(crate) cdi_dirs: Vec<PathBuf>,
+    /// Program that cleans a GPU between two jobs, given its name; without one no GPU is offered
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) gpu_scrub: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) ids: Ids,
     /// Stop the jobs when the agent is stopped (otherwise they go on, and the next start finds them again)

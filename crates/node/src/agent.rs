@@ -19,6 +19,7 @@ use vocabulary::runtime::Runtime;
 
 use crate::attempt::{self, Beginning, FORMAT, Found, Phase, Record, Slot, Wish};
 use crate::channel::{Backoff, Channel, ChannelError, chain};
+use crate::gpus::{GpuOptions, Gpus};
 use crate::ids::IdBlocks;
 use crate::images::Images;
 use crate::limits::{
@@ -40,6 +41,8 @@ pub struct NodeOptions {
     pub cgroup_parent: String,
     /// Foreign runtimes and their programs; empty means those that packages have put where they put them.
     pub runtimes: Vec<(Runtime, PathBuf)>,
+    /// GPUs that this node offers.
+    pub gpus: GpuOptions,
     /// First of the host ids that this agent may give away.
     pub id_base: u32,
     /// How many blocks of `runtime::limits::ID_BLOCK` ids it may give away: the most jobs at once.
@@ -92,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) facts: NodeFacts,
     /// What makes sandboxes here, each runtime once.
     pub(crate) backends: Vec<Backend>,
+    pub(crate) gpus: Gpus,
     /// The attempts that have a task.
     pub(crate) slots: Mutex<BTreeMap<AttemptId, Slot>>,
     soon: Notify,
@@ -234,9 +238,12 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
     let revocations = LiveRevocations::default();
     let channel = Channel::new(node.file.channel.clone(), node.deployment.root().clone(), revocations.clone(), &node.tls()).map_err(start("prepare the channel"))?;
     let found = find(&attempts_dir, &supervisor, &ids)?;
+    let living = found.known.iter().map(|beginning| beginning.record.attempt()).collect();
+    let gpus = Gpus::open(&options.dir, &options.gpus, &living).map_err(start("offer GPUs"))?;
     let shared = Shared {
         facts: facts::gather_tried(&options.dir, &options.shim_exe, &backends),
         backends,
+        gpus,
         dir: options.dir.clone(),
         attempts_dir,
         node,

@@ -19,7 +19,7 @@ pub(crate) fn gather(dir: &Path) -> NodeFacts {
         cpu_millis: capacity.cpu_millis,
         memory_bytes: capacity.memory_bytes.saturating_sub(RESERVED_MEMORY),
         scratch_bytes: probe::free_bytes(dir).unwrap_or(0),
-        // Devices that the machine may have are not handed to jobs by this version: none is offered.
+        // Known once they are described and cleaned: every heartbeat says how many are in service.
         gpus: 0,
         runtimes: Vec::new(),
         features: Labels::new(),

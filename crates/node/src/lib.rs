@@ -18,6 +18,7 @@ mod cosign;
 mod facts;
 mod files;
 mod follow;
+mod gpus;
 mod ids;
 mod images;
 mod join;
@@ -36,6 +37,7 @@ mod volumes;
 pub mod witness;
 
 pub use agent::{NodeOptions, RunError, run};
+pub use gpus::GpuOptions;
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use plan::PlanRefusal;
 pub use store::StoreError;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use runtime::backend::Backend;
+use runtime::gpu::GivenGpu;
 use runtime::image::ImageConfig;
 use runtime::sandbox::{AttemptSpec, BindMount};
 use vocabulary::job::{JobInput, JobSpec};
@@ -16,15 +17,15 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const CODE: &str = "code";
 
 /// Why this version does not run such a job, by the field that asks for it.
-pub(crate) fn refusal(spec: &JobSpec, backends: &[Backend]) -> Option<String> {
+pub(crate) fn refusal(spec: &JobSpec, backends: &[Backend], gpus: u32) -> Option<String> {
     if backend(spec, backends).is_none() {
         return Some(format!("runtime: the job asks for {}, this node does not offer it", spec.runtime.unwrap_or_default()));
     }
     if spec.network {
         return Some("network: not built yet, this version gives jobs the loopback interface alone".to_owned());
     }
-    if spec.gpus > 0 {
-        return Some(format!("gpus: the job asks for {}, this node has none", spec.gpus));
+    if spec.gpus > gpus {
+        return Some(format!("gpus: the job asks for {}, this node has {gpus} in service", spec.gpus));
     }
     if spec.inputs.len() > JOB_VOLUMES_MAX || spec.outputs.len() > JOB_VOLUMES_MAX {
         return Some(format!("inputs, outputs: at most {JOB_VOLUMES_MAX} each"));
@@ -77,6 +78,8 @@ pub(crate) struct Place<'a> {
     pub(crate) scratch: &'a Path,
     /// The directory of secrets, where the job has some.
     pub(crate) secrets: &'a Path,
+    /// GPUs that the job has for itself, and the files of their driver.
+    pub(crate) gpus: (&'a [GivenGpu], &'a [BindMount]),
     /// The image's user.
     pub(crate) user: (u32, u32),
     /// What makes the sandbox.
@@ -110,6 +113,7 @@ pub(crate) fn attempt_spec(planned: &PlannedJob, config: &ImageConfig, place: &P
     if !spec.secrets.is_empty() {
         binds.push(BindMount { source: place.secrets.to_owned(), target: runtime::secret::TARGET.to_owned(), readonly: true, exec: false });
     }
+    binds.extend(place.gpus.1.iter().cloned());
     let workdir = if config.workdir.is_empty() { "/" } else { &config.workdir };
     let has_code = spec.inputs.iter().any(is_code);
     let cwd = if workdir == "/" && has_code { "/code" } else { workdir };
@@ -127,6 +131,7 @@ pub(crate) fn attempt_spec(planned: &PlannedJob, config: &ImageConfig, place: &P
         limits: spec.limits.clone(),
         binds,
         grants: spec.grants.clone(),
+        gpus: place.gpus.0.to_vec(),
         backend: place.backend.clone(),
         id_base: place.id_base,
         cgroup_parent: place.cgroup_parent.to_owned(),
@@ -170,13 +175,13 @@ mod tests {
 
     fn place() -> Place<'static> {
         const OWN: &Backend = &Backend { runtime: Runtime::Youki, binary: None };
-        Place { backend: OWN, image_root: Path::new("/image"), scratch: Path::new("/s"), secrets: Path::new("/a/secrets/files"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
+        Place { gpus: (&[], &[]), backend: OWN, image_root: Path::new("/image"), scratch: Path::new("/s"), secrets: Path::new("/a/secrets/files"), user: (5, 6), id_base: 1 << 20, cgroup_parent: "swarm", deadline_boottime_ms: 9 }
     }
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
         let spec = planned().spec;
-        assert_eq!(refusal(&spec, &[Backend::default()]), None);
+        assert_eq!(refusal(&spec, &[Backend::default()], 1), None);
         for (change, word) in [
             ((|spec| spec.network = true) as fn(&mut JobSpec), "network"),
             (|spec| spec.gpus = 2, "gpus"),
@@ -195,7 +200,7 @@ mod tests {
         ] {
             let mut changed = spec.clone();
             change(&mut changed);
-            let told = refusal(&changed, &[Backend::default()]).unwrap();
+            let told = refusal(&changed, &[Backend::default()], 1).unwrap();
             assert!(told.contains(word), "{told}");
         }
     }

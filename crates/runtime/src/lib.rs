@@ -16,6 +16,7 @@ mod candidates;
 mod cgroup;
 mod clock;
 mod executor;
+pub mod gpu;
 pub mod image;
 pub mod leftovers;
 pub mod limits;

@@ -91,6 +91,7 @@ pub(crate) fn read(spec: &AttemptSpec, cgroup: &Cgroup, pid: i32, word: Option<&
     mounts(&mut reader);
     limits(&mut reader, spec, cgroup);
     devices(&mut reader, cgroup, word);
+    gpus(&mut reader, spec);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     IsolationReport {
         backend: spec.backend.title(),
@@ -110,6 +111,22 @@ fn devices(reader: &mut Reader, cgroup: &Cgroup, word: Option<&Word>) {
     let open = list.lines().any(|line| line.starts_with('a'));
     let listed = if list.is_empty() { String::new() } else { format!("; list: {}", list.lines().collect::<Vec<_>>().join(", ")) };
     reader.add("device_filter", word.device_filter_held && !open, format!("{}{listed}", word.device_filter));
+}
+
+/// Each GPU that was given, by the numbers of its nodes as the job sees them, and how it was cleaned before.
+fn gpus(reader: &mut Reader, spec: &AttemptSpec) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    for gpu in &spec.gpus {
+        let mut held = true;
+        let mut seen = Vec::new();
+        for node in &gpu.nodes {
+            let found = std::fs::symlink_metadata(format!("/proc/{}/root{}", reader.pid, node.path));
+            let numbers = found.ok().filter(|found| found.file_type().is_char_device()).map(|found| (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev())));
+            held &= numbers == Some((node.major, node.minor));
+            seen.push(numbers.map_or_else(|| format!("{} is absent", node.path), |(major, minor)| format!("{} {major}:{minor}", node.path)));
+        }
+        reader.add("gpu", held, format!("{}, {} before; {}", gpu.id, gpu.scrubbed, seen.join(", ")));
+    }
 }
 
 fn maps(reader: &mut Reader, spec: &AttemptSpec) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use vocabulary::job::{AttemptId, JobLimits, SandboxGrant};
 
-pub(crate) use spec::{for_launcher, masked};
+pub(crate) use spec::{GPU_STAGE, for_launcher, gpu_nodes, masked};
 #[cfg(test)]
 pub(crate) use spec::tests::attempt as attempt_for_tests;
 pub use spec::{SpecError, build as oci_spec};
@@ -52,6 +52,9 @@ pub struct AttemptSpec {
     pub binds: Vec<BindMount>,
     /// Opt-ins.
     pub grants: BTreeSet<SandboxGrant>,
+    /// GPUs that it has for itself.
+    #[serde(default)]
+    pub gpus: Vec<crate::gpu::GivenGpu>,
     /// What makes the sandbox. Plans of earlier versions name none and mean the default.
     #[serde(default)]
     pub backend: crate::backend::Backend,

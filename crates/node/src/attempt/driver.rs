@@ -137,7 +137,7 @@ pub(crate) fn drive(shared: Arc<Shared>, beginning: Beginning, wish: Wish, stop:
     let attempt = record.attempt();
     let dir = directory(&shared.attempts_dir, attempt);
     let boot_id = shared.facts.boot_id.clone();
-    let refusal = crate::sandbox::refusal(&record.planned.spec, &shared.backends);
+    let refusal = crate::sandbox::refusal(&record.planned.spec, &shared.backends, shared.gpus.count());
     let hands = Arc::new(Hands::new(shared, record.planned.clone(), dir, progress, ends.wish, older, handle));
     let mut driver = Driver {
         hands,

@@ -193,7 +193,8 @@ impl Hands {
             let user = image::resolve_user(&image.root, &image.config.user).map_err(|error| failure(ExitReason::Image, chain(&error)))?;
             let parent = &shared.cgroup_parent;
             let backend = sandbox::backend(&planned.spec, &shared.backends).ok_or_else(|| failure(ExitReason::Create, "runtime: this node does not offer it any more"))?;
-            let place = Place { image_root: &image.root, scratch: &scratch, secrets: &secrets, user, backend, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
+            let (gpus, mounts) = shared.gpus.take(planned.attempt, planned.spec.gpus).map_err(|detail| failure(ExitReason::Create, detail))?;
+            let place = Place { gpus: (&gpus, &mounts), image_root: &image.root, scratch: &scratch, secrets: &secrets, user, backend, id_base, cgroup_parent: parent, deadline_boottime_ms: deadline };
             let spec = sandbox::attempt_spec(&planned, &image.config, &place).map_err(|detail| failure(ExitReason::Create, detail))?;
             let handle = match shared.supervisor.start(&spec) {
                 Ok(handle) => handle,
@@ -285,6 +286,9 @@ impl Hands {
     }
 
     pub(super) async fn scrub(&self) -> Event {
+        // Its processes are gone. What had to be cleaned is told once; a GPU that was not is out of service.
+        let (shared, attempt) = (Arc::clone(&self.shared), self.planned.attempt);
+        let gpus = blocking(move || shared.gpus.release(attempt)).await.and_then(|released| released).err();
         let mut left = None;
         for _ in 0..SCRUB_TRIES {
             let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -295,13 +299,16 @@ impl Hands {
                 wiped.and(destroyed.and_then(|()| Scratch::remove_leftovers(&dir)).map_err(|error| chain(&error)))
             });
             match done.await {
-                Ok(Ok(())) => return Event::Scrubbed { left: None },
+                Ok(Ok(())) => {
+                    self.shared.report_soon();
+                    return Event::Scrubbed { left: gpus };
+                }
                 Ok(Err(error)) | Err(error) => left = Some(error),
             }
             tokio::time::sleep(SCRUB_PAUSE).await;
         }
         tracing::error!(attempt = %self.planned.attempt, left, "scratch was not removed");
-        Event::Scrubbed { left }
+        Event::Scrubbed { left: left.into_iter().chain(gpus).reduce(|all, one| format!("{all}; {one}")) }
     }
 
     pub(super) fn sign(&self, record: &Record) -> Event {

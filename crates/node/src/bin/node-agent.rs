@@ -45,6 +45,7 @@ fn options(arguments: &[OsString]) -> Option<NodeOptions> {
         shim_exe: "/proc/self/exe".into(),
         cgroup_parent: parent.to_str()?.to_owned(),
         runtimes: Vec::new(),
+        gpus: node::GpuOptions::default(),
         id_base: base.to_str()?.parse().ok()?,
         id_blocks: blocks.to_str()?.parse().ok()?,
         drain_on_stop: false,

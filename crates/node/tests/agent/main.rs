@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod gpus;
+#[cfg(test)]
 mod joining;
 #[cfg(test)]
 mod life;

@@ -151,6 +151,7 @@ impl World {
             shim_exe: env!("CARGO_BIN_EXE_node-agent").into(),
             cgroup_parent: self.cgroup.clone(),
             runtimes: Vec::new(),
+            gpus: node::GpuOptions::default(),
             id_base: self.id_base(),
             id_blocks: 8,
             drain_on_stop: false,

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let steps: [Step; 7] = [("layout", layout), ("run", run), ("limits", limits), ("freeze", freeze), ("kill", kill), ("oom", oom), ("clean", clean)];
+    let steps: [Step; 8] = [("layout", layout), ("run", run), ("limits", limits), ("throttle", throttle), ("freeze", freeze), ("kill", kill), ("oom", oom), ("clean", clean)];
     for (name, step) in steps {
         match step(&supervisor) {
             Ok(seen) => say(&format!("step {name} ok: {seen}")),
@@ -75,6 +75,7 @@ fn spec(number: u8, script: &str) -> AttemptSpec {
         limits: JobLimits { memory_bytes: 64 * MIB, cpu_millis: 500, pids: 64, time_ms: 120_000, grace_ms: 2_000, ..JobLimits::default() },
         binds: Vec::new(),
         grants: BTreeSet::new(),
+        gpus: Vec::new(),
         backend: runtime::backend::Backend::default(),
         id_base: (1 + u32::from(number)) * runtime::limits::ID_BLOCK,
         cgroup_parent: PARENT.to_owned(),
@@ -155,6 +156,50 @@ fn limits(supervisor: &Supervisor) -> Outcome {
     ended(&handle)?;
     handle.cleanup().map_err(told)?;
     Ok(seen)
+}
+
+/// How the kernel accounts for a loop without end at a tenth of a core: once in a group that nothing of ours made, once in a
+/// job. Both are watched until the kernel has counted [`PERIODS`] of the limit's periods, however long the machine takes.
+fn throttle(supervisor: &Supervisor) -> Outcome {
+    let raw = Path::new("/sys/fs/cgroup/raw");
+    std::fs::create_dir_all(raw).map_err(told)?;
+    std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu").map_err(told)?;
+    std::fs::write(raw.join("cpu.max"), "10000 100000").map_err(told)?;
+    let mut child = std::process::Command::new("/bin/busybox").args(["sh", "-c", "while :; do :; done"]).spawn().map_err(told)?;
+    let seen = std::fs::write(raw.join("cgroup.procs"), child.id().to_string()).map_err(told).and_then(|()| account(raw));
+    child.kill().and_then(|()| child.wait()).map_err(told)?;
+    wait(|| std::fs::remove_dir(raw).is_ok());
+    let plain = seen?;
+    let mut spec = spec(6, "while :; do :; done");
+    spec.limits.cpu_millis = 100;
+    let handle = begin(supervisor, &spec)?;
+    let job = account(&group(&spec));
+    handle.kill(ExitReason::Cancelled).map_err(told)?;
+    ended(&handle)?;
+    handle.cleanup().map_err(told)?;
+    Ok(format!("raw {plain}; job {}", job?))
+}
+
+/// Periods of 100 ms that are waited for.
+const PERIODS: u64 = 30;
+
+/// What the kernel counted in a group by the time that [`PERIODS`] have passed in it.
+fn account(group: &Path) -> Outcome {
+    let numbers = || -> Result<BTreeMap<String, u64>, String> {
+        let text = read(group.join("cpu.stat"))?;
+        Ok(text.lines().filter_map(|line| line.split_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+    };
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let millis = |time: rustix::time::Timespec| time.tv_sec * 1000 + time.tv_nsec / 1_000_000;
+    let (begin, before) = (millis(now()), numbers()?);
+    let passed = |name: &str, after: &BTreeMap<String, u64>| after.get(name).copied().unwrap_or(0).saturating_sub(before.get(name).copied().unwrap_or(0));
+    let mut after = before.clone();
+    wait(|| {
+        after = numbers().unwrap_or_default();
+        passed("nr_periods", &after) >= PERIODS
+    });
+    let [periods, throttled, held_us, used_us] = ["nr_periods", "nr_throttled", "throttled_usec", "usage_usec"].map(|name| passed(name, &after));
+    Ok(format!("periods={periods} throttled={throttled} held_ms={} used_ms={} wall_ms={}", held_us / 1000, used_us / 1000, millis(now()) - begin))
 }
 
 /// A frozen job stands still, and can be killed all the same.

@@ -1,10 +1,13 @@
 //! The OCI runtime specification of one attempt: pure, the same attempt gives the same bytes.
 
 use super::AttemptSpec;
+use crate::gpu::{DeviceNode, ITEMS};
 use crate::limits::ID_BLOCK;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use thiserror::Error;
 use vocabulary::job::SandboxGrant;
+use vocabulary::runtime::Runtime;
 
 /// Why an attempt cannot be put into a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -44,6 +47,14 @@ const MASKED: [&str; 12] = [
 
 /// What nobody inside may write.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where the shim makes the nodes of a job's GPUs, each named by its place in [`gpu_nodes`].
+pub(crate) const GPU_STAGE: &str = "/tmp/gpus";
+
+/// The nodes of all GPUs of an attempt, each once.
+pub(crate) fn gpu_nodes(spec: &AttemptSpec) -> Vec<&DeviceNode> {
+    spec.gpus.iter().flat_map(|gpu| &gpu.nodes).collect::<BTreeSet<_>>().into_iter().collect()
+}
 
 /// Paths that are masked.
 pub(crate) fn masked() -> &'static [&'static str] {
@@ -94,6 +105,16 @@ fn check(spec: &AttemptSpec) -> Result<(), SpecError> {
             return Err(wrong("binds", format!("target `{}` lies where the sandbox mounts itself", bind.target)));
         }
     }
+    // Their kernel is not this one: a node of this machine means nothing in it, and its filter cannot be tried.
+    if !spec.gpus.is_empty() && matches!(spec.backend.runtime, Runtime::Runsc | Runtime::Kata) {
+        return Err(wrong("gpus", format!("runtime {} is given none; use youki, runc or crun", spec.backend.runtime)));
+    }
+    let nodes = gpu_nodes(spec);
+    let paths: BTreeSet<&str> = nodes.iter().map(|node| node.path.as_str()).collect();
+    let plain = |path: &str| path.len() > "/dev/".len() && path.starts_with("/dev/") && !has_parent(path) && !nul(path) && !path.ends_with('/');
+    if nodes.len() > ITEMS || paths.len() != nodes.len() || !paths.iter().all(|path| plain(path)) {
+        return Err(wrong("gpus", format!("at most {ITEMS} nodes below /dev, each path once, without `..`")));
+    }
     Ok(())
 }
 
@@ -117,7 +138,7 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
     check(spec)?;
     let half = format!("size={}", spec.limits.memory_bytes / 2);
     let exec = if spec.grants.contains(&SandboxGrant::MayCompile) { "exec" } else { "noexec" };
-    let mounts = vec![
+    let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]),
         mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
@@ -126,6 +147,11 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", exec, "mode=1777", &half]),
     ];
+    let mut devices = vec![json!({"allow": false, "access": "rwm"})];
+    for (place, node) in gpu_nodes(spec).into_iter().enumerate() {
+        mounts.push(mount(&node.path, "bind", &format!("{GPU_STAGE}/{place}"), &["bind", "nosuid", "noexec"]));
+        devices.push(json!({"allow": true, "type": "c", "major": node.major, "minor": node.minor, "access": "rw"}));
+    }
     let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let map = json!([{"containerID": 0, "hostID": spec.id_base, "size": ID_BLOCK}]);
     // Microseconds of CPU per 100 ms.
@@ -159,7 +185,7 @@ pub fn build(spec: &AttemptSpec, cgroup_path: &str, root: &str, open_files: u64)
             "uidMappings": map,
             "gidMappings": map,
             "resources": {
-                "devices": [{"allow": false, "access": "rwm"}],
+                "devices": devices,
                 "memory": {"limit": spec.limits.memory_bytes, "swap": spec.limits.memory_bytes},
                 "cpu": {"quota": quota, "period": 100_000},
                 "pids": {"limit": spec.limits.pids},
@@ -201,6 +227,7 @@ pub(crate) mod tests {
             limits: JobLimits::default(),
             binds: vec![BindMount { source: "/data/x".into(), target: "/inputs/x".to_owned(), readonly: true, exec: false }],
             grants: BTreeSet::new(),
+            gpus: Vec::new(),
             backend: crate::backend::Backend::default(),
             id_base: ID_BLOCK,
             cgroup_parent: "swarm".to_owned(),
@@ -283,6 +310,12 @@ pub(crate) mod tests {
             let mut spec = attempt();
             spec.binds = vec![bind(target)];
             assert_eq!(names(&spec), Some("binds"), "{target}");
+        }
+        for path in ["/dev", "/dev/", "/dev/../x", "/etc/x", "/dev/x/"] {
+            let mut spec = attempt();
+            let node = DeviceNode { path: path.to_owned(), major: 195, minor: 0 };
+            spec.gpus = vec![crate::gpu::GivenGpu { id: "nvidia.com/gpu=0".to_owned(), nodes: [node].into(), scrubbed: String::new() }];
+            assert_eq!(names(&spec), Some("gpus"), "{path}");
         }
         for target in ["/processes", "/inputs/a b", "/outputs"] {
             let mut spec = attempt();

@@ -143,6 +143,7 @@ fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
     }
     let_go()?;
     stage(spec, root, &image)?;
+    gpu_nodes(spec)?;
     for (bind, fd) in binds {
         let place = place(root, bind, is_directory(&fd)?, spec.id_base)?;
         attach(&fd, &place).map_err(|error| format!("`{}`: {error}", bind.target))?;
@@ -283,6 +284,25 @@ fn proof_devices() -> Result<[OwnedFd; 2], String> {
     rustix::mount::mount("tmpfs", DEVICES, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0700,size=64k").map_err(because("mount the stage"))?;
     // 1:3 is null. 10:237 is the loop devices' control: opening it does nothing, and the filter judges before any driver.
     Ok([make("null", 1, 3)?, make("forbidden", 10, 237)?])
+}
+
+/// The nodes of the job's GPUs, made from their numbers: they belong to the job's user, and nobody else finds them.
+fn gpu_nodes(spec: &AttemptSpec) -> Result<(), String> {
+    let nodes = crate::sandbox::gpu_nodes(spec);
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let place = crate::sandbox::GPU_STAGE;
+    std::fs::create_dir(place).map_err(because("create the stage"))?;
+    rustix::mount::mount("tmpfs", place, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0711,size=64k").map_err(because("mount the stage"))?;
+    let owner = |id: u32| spec.id_base.saturating_add(id);
+    for (index, node) in nodes.into_iter().enumerate() {
+        let path = format!("{place}/{index}");
+        let device = rustix::fs::makedev(node.major, node.minor);
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o600), device).map_err(because("make a GPU's node"))?;
+        std::os::unix::fs::chown(&path, Some(owner(spec.uid)), Some(owner(spec.gid))).map_err(because("give a GPU's node to the job"))?;
+    }
+    Ok(())
 }
 
 /// The near ends of what a sandbox is connected with, and the far ones.

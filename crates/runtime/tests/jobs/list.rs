@@ -34,6 +34,7 @@ macro_rules! whole {
             outcome:
                 output_and_code_come_back
                 every_layer_is_read_back
+                a_gpu_is_the_jobs_and_no_other_is
                 links_that_lead_nowhere_give_way_to_our_files
                 many_at_once_do_not_mix;
             probe:

@@ -1,6 +1,7 @@
 //! What a job gets, and what comes back.
 
 use crate::support::{Bench, held};
+use runtime::gpu::{DeviceNode, GivenGpu};
 use vocabulary::job::ExitReason;
 
 pub(crate) fn output_and_code_come_back() {
@@ -27,6 +28,34 @@ pub(crate) fn every_layer_is_read_back() {
     assert_eq!(held(&outcome.isolation, "uid_map"), format!("0 {} 65536", bench.spec(["true"]).id_base));
     assert!(held(&outcome.isolation, "landlock").contains("enforced: asked for ABI 6"));
     assert!(held(&outcome.isolation, "device_filter").contains("char 1:3 opened; char 10:237 Operation not permitted"));
+}
+
+/// Nodes with the numbers of NVIDIA's cards and no driver behind them: what the filter lets through ends with ENXIO.
+pub(crate) fn a_gpu_is_the_jobs_and_no_other_is() {
+    let bench = Bench::new();
+    let node = |path: &str, major, minor| DeviceNode { path: path.to_owned(), major, minor };
+    let mut spec = bench.shell("stat -c '%t:%T %u %a' /dev/nvidia200 /dev/dri/renderD200; cat /dev/nvidia200; echo x > /dev/nvidia200; ls /dev/nvidia*");
+    (spec.uid, spec.gid) = (1000, 1000);
+    spec.gpus = vec![GivenGpu {
+        id: "nvidia.com/gpu=200".to_owned(),
+        nodes: [node("/dev/nvidia200", 195, 200), node("/dev/dri/renderD200", 226, 200)].into(),
+        scrubbed: "cleaned by a test".to_owned(),
+    }];
+    let outcome = bench.run(&spec);
+    assert_eq!(outcome.stdout, "c3:c8 1000 600\ne2:c8 1000 600\n/dev/nvidia200\n", "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("No such device or address").count(), 2, "the filter lets it be opened for both: {outcome:?}");
+    let seen = held(&outcome.isolation, "gpu");
+    assert_eq!(seen, "nvidia.com/gpu=200, cleaned by a test before; /dev/dri/renderD200 226:200, /dev/nvidia200 195:200");
+    let filter = held(&outcome.isolation, "device_filter");
+    assert!(filter.contains("char 10:237 Operation not permitted"), "{filter}");
+    if outcome.isolation.cgroup_layout == "hybrid" {
+        let cards: Vec<&str> = filter.split([';', ',']).map(|rule| rule.trim().trim_start_matches("list: ")).filter(|rule| rule.starts_with("c 195") || rule.starts_with("c 226")).collect();
+        assert_eq!(cards, ["c 195:200 rw", "c 226:200 rw"], "{filter}");
+    }
+    // A job that asks for none has none, and no word about it.
+    let outcome = bench.run(&bench.shell("ls /dev | grep -c -e nvidia -e dri"));
+    assert_eq!(outcome.stdout, "0\n", "{outcome:?}");
+    assert!(outcome.isolation.layers.iter().all(|layer| layer.name != "gpu"));
 }
 
 pub(crate) fn links_that_lead_nowhere_give_way_to_our_files() {

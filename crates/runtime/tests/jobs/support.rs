@@ -74,6 +74,7 @@ impl Bench {
             limits: JobLimits { memory_bytes: 256 * MIB, cpu_millis: 2000, pids: 128, time_ms: 120_000, grace_ms: 2_000, ..JobLimits::default() },
             binds: Vec::new(),
             grants: BTreeSet::new(),
+            gpus: Vec::new(),
             backend: self.backend.clone(),
             id_base: (1 + pid % 60_000) * runtime::limits::ID_BLOCK,
             cgroup_parent: self.parent.clone(),
