@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use vocabulary::job::{AttemptId, JobLimits, SandboxGrant};
 
-pub(crate) use spec::{GPU_STAGE, for_launcher, gpu_nodes, masked};
+pub(crate) use spec::{GPU_STAGE, for_launcher, gpu_nodes, masked, root_is_read_only_already};
 #[cfg(test)]
 pub(crate) use spec::tests::attempt as attempt_for_tests;
 pub use spec::{SpecError, build as oci_spec};

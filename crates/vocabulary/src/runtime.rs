@@ -42,8 +42,8 @@ impl Runtime {
     #[must_use]
     pub const fn tested(self) -> bool {
         match self {
-            Self::Youki | Self::Runc | Self::Crun => true,
-            Self::Runsc | Self::Kata => false,
+            Self::Youki | Self::Runc | Self::Crun | Self::Runsc => true,
+            Self::Kata => false,
         }
     }
 }

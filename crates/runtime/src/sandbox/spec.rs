@@ -207,6 +207,13 @@ pub(crate) fn for_launcher(spec: &mut Value, launcher: &str) {
     }
 }
 
+/// For a runtime that is given a root which nobody can write to any more: it shall not try to mount it so again.
+pub(crate) fn root_is_read_only_already(spec: &mut Value) {
+    if let Some(root) = spec.get_mut("root").and_then(Value::as_object_mut) {
+        root.insert("readonly".to_owned(), json!(false));
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -66,7 +66,8 @@ pub(super) fn create(directory: &Directory, spec: &AttemptSpec) -> Result<Create
         (None, _) => crate::seccomp::for_libcontainer(&mut oci),
         (Some(_), Runtime::Youki | Runtime::Runc | Runtime::Crun) => crate::sandbox::for_launcher(&mut oci, foreign::LAUNCHER_PATH),
         // Their kernel is not this one: the launcher would find nothing that it asks for.
-        (Some(_), Runtime::Runsc | Runtime::Kata) => {}
+        (Some(_), Runtime::Kata) => {}
+        (Some(_), Runtime::Runsc) => crate::sandbox::root_is_read_only_already(&mut oci),
     }
     let bytes = serde_json::to_vec(&oci).map_err(because("write the specification"))?;
     std::fs::write(format!("{STAGE}/bundle/config.json"), &bytes).map_err(because("write the specification"))?;
@@ -148,7 +149,20 @@ fn mounts(spec: &AttemptSpec, root: &str) -> Result<(), String> {
         let place = place(root, bind, is_directory(&fd)?, spec.id_base)?;
         attach(&fd, &place).map_err(|error| format!("`{}`: {error}", bind.target))?;
     }
+    if spec.backend.runtime == Runtime::Runsc {
+        read_only_root(root, spec.id_base)?;
+    }
     working_directory(root, &spec.cwd)
+}
+
+/// Takes the right to write from the root before runsc sees it. It would do so itself, from within the user namespace, and forget
+/// the flags that the mount already has: the kernel refuses that. Where it mounts its own, a directory must be there by then.
+fn read_only_root(root: &str, owner: u32) -> Result<(), String> {
+    for place in ["/proc", "/dev", "/sys", "/tmp"] {
+        make(root, place, true, owner)?;
+    }
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount(root, flags, c"").map_err(because("make the root read-only"))
 }
 
 /// The working directory is there, and inside. Some runtimes would make it, others would refuse: no job depends on which.
