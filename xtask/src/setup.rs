@@ -31,6 +31,7 @@ const PACKAGES: &[Package] = &[
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
     ("runc", "/usr/sbin/runc", "the tests run every job under it too; the peer of the job-start measurement"),
     ("crun", "/usr/bin/crun", "the same"),
+    ("runsc", "/usr/bin/runsc", "a part of the jobs runs under it too (gVisor)"),
     (REGISTRY, "/usr/bin/docker-registry", "the real registry from which a test pulls"),
     ("skopeo", "/usr/bin/skopeo", "the foreign tool that copies images into layouts and registries in the tests"),
     ("umoci", "/usr/bin/umoci", "the foreign tool whose unpacked images ours are compared with"),
