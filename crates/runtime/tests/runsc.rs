@@ -23,6 +23,14 @@ mod supervision;
 
 const RUNTIME: vocabulary::runtime::Runtime = vocabulary::runtime::Runtime::Runsc;
 
+/// The names of a list.
+macro_rules! names {
+    ($($module:ident: $($test:ident)+;)+) => {
+        &[$($(concat!(stringify!($module), "::", stringify!($test)),)+)+]
+    };
+}
+
+/// The part that runs here.
 macro_rules! part {
     ($with:ident) => {
         $with! {
@@ -61,6 +69,12 @@ mod suite {
         for name in ["memory_limit", "cpu_limit", "pids_limit", "cgroup_kill"] {
             assert_eq!(verdict(name), LayerVerdict::Held, "{name}");
         }
+    }
+
+    #[test]
+    fn the_part_is_of_the_whole() {
+        let (whole, part): (&[&str], &[&str]) = (whole!(names), part!(names));
+        assert!(part.iter().all(|name| whole.contains(name)) && part.len() < whole.len());
     }
 
     #[test]
