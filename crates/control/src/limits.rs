@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// When to come back while the database is away, in seconds: a server that restarts needs about as long.
+pub(crate) const AWAY_RETRY_S: u64 = 5;
 /// Signers of an image policy, and repositories that one of them may sign for: a team, not a directory.
 pub(crate) const IMAGE_SIGNERS_MAX: usize = 32;
 /// Signatures that are kept of one image.

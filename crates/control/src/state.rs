@@ -415,7 +415,7 @@ pub(crate) fn commit_failure(error: store::CommitError) -> Failure {
         CommitError::Closed => Failure::new(ErrorCode::Unavailable, "the server is stopping"),
         CommitError::Unavailable | CommitError::Unknown => {
             tracing::error!(%error, "the database is away");
-            Failure::new(ErrorCode::Unavailable, error.to_string())
+            Failure::away(error.to_string())
         }
         CommitError::Invalid(_) | CommitError::Engine(_) | CommitError::Malformed(_) => Failure::internal(error),
     }

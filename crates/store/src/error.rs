@@ -1,6 +1,8 @@
 //! What can go wrong, and what to do then.
 
 use std::path::PathBuf;
+
+use crate::engine::{Trouble, trouble};
 use vocabulary::UnixTime;
 use vocabulary::volume::RootHead;
 
@@ -233,6 +235,14 @@ impl CommitError {
     #[must_use]
     pub const fn conflict(&self) -> Option<&Conflict> {
         if let Self::Conflict { conflict, .. } = self { Some(conflict) } else { None }
+    }
+}
+
+impl ReadError {
+    /// Whether the database is away, or was not done in time: the same question may be answered a little later.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Engine(error) if matches!(trouble(error), Trouble::Away | Trouble::Slow | Trouble::Again))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use e2e::{Cluster, Person, Plane, Shell};
+use e2e::{Cluster, Person, Plane, Shell, Stop};
 use serde_json::Value;
 
 /// Long for what takes a second or two, as the machine may be busy.
@@ -175,4 +175,21 @@ fn a_second_control_plane_without_the_shared_objects_is_refused() {
     assert!(away.code() == Some(1) && away.err().contains("/nonexistent"), "{:?} {}", away.code(), away.err());
     // The first one is as it was.
     assert!(Value::is_object(&administrator(&one).0.json(&["status"]).unwrap()));
+}
+
+#[test]
+fn while_the_database_is_away_whoever_reads_is_told_to_come_back() {
+    let mut ground = Ground::new();
+    let one = ground.start("one");
+    let (shell, _) = administrator(&one);
+    create(&shell, "before");
+    ground.cluster.stop(Stop::Immediate);
+    // Reads and writes alike: unavailable, not a defect of the server, for as long as it takes.
+    for words in [&["tenant", "list"][..], &["node", "list"], &["tenant", "create", "during", "--admin", "admin"]] {
+        let typed = shell.typed(words).unwrap();
+        assert!(typed.code() != Some(0) && typed.err().contains("[unavailable]"), "{words:?}: {:?} {}", typed.code(), typed.err());
+    }
+    ground.cluster.again();
+    e2e::wait_for("the database to be used again", LIMIT, || Ok((shell.typed(&["tenant", "list"])?.code() == Some(0)).then_some(()))).unwrap();
+    assert!(tenants(&shell).contains(&"before".to_owned()));
 }

@@ -324,7 +324,7 @@ pub(crate) fn answer_json<R: Serialize>(answer: &R, action: &'static str) -> Res
             headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
             response
         }
-        Err(error) => Failure::internal(format_args!("answer of {action} cannot be written: {error}")).into_response(),
+        Err(error) => Failure::internal(format!("answer of {action} cannot be written: {error}")).into_response(),
     }
 }
 

@@ -173,11 +173,10 @@ impl From<EnrolRefusal> for Refused {
 
 /// Judges an enrolment: what needs no state first, then the token.
 async fn admitted(control: &Control, request: &NodeEnrol, now: UnixTime) -> Result<(EnrolRequest, TokenId, JoinScope), Refused> {
-    let internal = |error: &dyn std::fmt::Display| Refused::Failure(Failure::internal(error));
     let checked = EnrolRequest::check(request)?;
-    let stored = control.store.token(checked.token.id()).await.map_err(|error| internal(&error))?;
+    let stored = control.store.token(checked.token.id()).await.map_err(|error| Refused::Failure(Failure::internal(error)))?;
     let stored = stored.filter(|stored| stored.row.kind == TokenKind::Join.as_str()).ok_or(EnrolRefusal::UnknownToken)?;
-    let scope: JoinScope = serde_json::from_str(&stored.row.scope).map_err(|error| internal(&error))?;
+    let scope: JoinScope = serde_json::from_str(&stored.row.scope).map_err(|error| Refused::Failure(Failure::internal(error)))?;
     let grant = JoinGrant {
         record: TokenRecord { kind: TokenKind::Join, id: stored.row.id, mac: PepperedMac::from_parts(stored.row.pepper_version, stored.row.mac) },
         name: scope.name.clone(),
