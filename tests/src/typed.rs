@@ -16,19 +16,27 @@ pub struct Shell {
     program: PathBuf,
     config: PathBuf,
     witness: Option<Witness>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 impl Shell {
     /// A terminal of its own.
     #[must_use]
     pub fn new(program: &Path, config: &Path) -> Self {
-        Self { program: program.to_owned(), config: config.to_owned(), witness: None }
+        Self { program: program.to_owned(), config: config.to_owned(), witness: None, environment: Vec::new() }
     }
 
     /// Tells somebody each command before it runs.
     #[must_use]
     pub fn watched(mut self, witness: Witness) -> Self {
         self.witness = Some(witness);
+        self
+    }
+
+    /// Has its commands find a path in their environment.
+    #[must_use]
+    pub fn with_path(mut self, name: &str, path: &Path) -> Self {
+        self.environment.push((name.to_owned(), path.to_owned()));
         self
     }
 
@@ -58,6 +66,7 @@ impl Shell {
         for name in ["SWARM_OUTPUT", "SWARM_CONTEXT", "SWARM_CONFIG_DIR", "SWARM_DATA_DIR", "SWARM_LISTEN", "SWARM_RUN_DIR", "SWARM_NODE_DIR"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().map(|(name, path)| (name, path)));
         command
     }
 

@@ -6,6 +6,7 @@
 )]
 
 mod demo;
+mod faults;
 mod image;
 mod layers;
 mod oci;
@@ -24,7 +25,8 @@ cargo xtask VERB
   setup     install what the workspace needs (Debian packages, cargo-nextest, cargo-deny); says so before it does it
   test      everything that must pass: setup, layers, tidy, deny, clippy, build, openapi, doctests, tests
   demo      one command: a deployment, a tenant, a sealed data set, a real training job, its receipt, and attacks on all of it
-  faults    every process of a deployment stands still for 1, 10 and 60 s; disks that are full or break (a part of it is in `test`)
+  faults    processes that stand still for 1, 10 and 60 s, disks that are full or break, and processes that are killed at named
+            points of an operation: --kills N (200) --seed S (1) for the last alone (a part of it all is in `test`)
   guest     the whole suite of jobs in the emulated guest with unified control groups (a part of it is in `test`)
   image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
         ["package", words @ ..] => package::Options::parse(words).and_then(|options| package::run(&options)),
-        ["faults"] => faults(),
+        ["faults", rest @ ..] => faults::run(rest),
         ["guest"] => guest(),
         ["bench", names @ ..] => bench(names),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
@@ -76,18 +78,6 @@ fn guest() -> anyhow::Result<()> {
     println!("$ SWARM_GUEST=whole {program} {}", arguments.join(" "));
     let status = std::process::Command::new(&program).args(arguments).env("SWARM_GUEST", "whole").current_dir(root()).status()?;
     anyhow::ensure!(status.success(), "the suite did not pass in the guest: {status}");
-    Ok(())
-}
-
-/// The tests of faults, with the long pauses.
-fn faults() -> anyhow::Result<()> {
-    setup::run()?;
-    command(&cargo(), &["build", "--locked", "--package", "cli"])?;
-    let (program, pauses) = (cargo(), "1,10,60");
-    let arguments = ["test", "--locked", "--package", "e2e", "--test", "e2e", "--", "--test-threads", "1", "faults::"];
-    println!("$ SWARM_FAULTS_PAUSES={pauses} {program} {}", arguments.join(" "));
-    let status = std::process::Command::new(&program).args(arguments).env("SWARM_FAULTS_PAUSES", pauses).current_dir(root()).status()?;
-    anyhow::ensure!(status.success(), "a fault did harm: {status}");
     Ok(())
 }
 

@@ -6,6 +6,8 @@ mod client;
 mod command;
 mod context;
 mod error;
+#[cfg(debug_assertions)]
+mod fault;
 mod host;
 mod logs;
 mod output;
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     if let Some(code) = runtime::shim::branch(std::env::args_os()) {
         return code;
     }
+    #[cfg(debug_assertions)]
+    fault::arm();
     let cli = Cli::parse();
     let (format, quiet) = (cli.global.output, cli.global.quiet);
     match run(cli) {

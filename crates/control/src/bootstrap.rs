@@ -16,6 +16,7 @@ use keys::{PlainKey, Purpose, Random, SystemRandom};
 use serde::{Deserialize, Serialize};
 use store::{Blobs, Expect, Kind, Mutation, Put, Store, TokenRow, TotpRow, Transaction};
 use vocabulary::api::PrincipalKind;
+use vocabulary::fault::{self, Point};
 use vocabulary::{DeploymentId, KeyId, Name, PersonId, PrincipalId, Profile, SYSTEM_OWNER, Sensitivity, TenantId, TokenId, UnixTime};
 use zeroize::Zeroizing;
 
@@ -269,7 +270,9 @@ pub(crate) async fn create(store: &Store, blobs: &Blobs, passphrase: &str, admin
     };
     let made = tokio::task::spawn_blocking(make).await.map_err(internal)??;
     blobs.put(&path, made.file().to_bytes().into()).await?;
+    fault::reached(Point::SetupSealed);
     let opened = birth(store, Vault::new(made), deployment, admin, now).await?;
+    fault::reached(Point::SetupBorn);
     mark_born(blobs, deployment).await?;
     Ok(opened)
 }

@@ -260,7 +260,10 @@ impl Control {
         let event = Event::KeysRewrapped { key: step.to.id, from_version: step.from.version, version: step.to.version, count };
         let entry = self.system_entry(now, step.tenant, event)?;
         match self.store.commit(transaction.entry(entry), now).await {
-            Ok(_) => Ok(Some(found.len())),
+            Ok(_) => {
+                vocabulary::fault::reached(vocabulary::fault::Point::KeyRewrapped);
+                Ok(Some(found.len()))
+            }
             Err(error) if error.conflict().is_some() => Ok(None),
             Err(error) => Err(commit_failure(error)),
         }

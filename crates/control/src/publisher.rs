@@ -10,6 +10,7 @@ use audit::{Hash, Outcome};
 use store::{BlobError, Blobs, Mutation, Transaction};
 use tokio_util::sync::CancellationToken;
 use vocabulary::SYSTEM_OWNER;
+use vocabulary::fault::{self, Point};
 
 use crate::clock;
 use crate::limits::PUBLISH_INTERVAL;
@@ -131,6 +132,7 @@ async fn publish(control: &Control) -> Result<(), Failed> {
         Err(error) if matches!(error.conflict(), Some(store::Conflict::Fenced { .. })) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    fault::reached(Point::LogTaken);
     let root = publisher.and_then(|publisher| publisher.root).map_or_else(audit::hash::empty_root, |root| Hash::from_slice(&root).unwrap_or_else(audit::hash::empty_root));
     // A page of the store is smaller than what a second may bring: several make one checkpoint.
     let mut leaves = Vec::new();
@@ -147,10 +149,12 @@ async fn publish(control: &Control) -> Result<(), Failed> {
     for (path, bytes) in appended.files {
         control.blobs.put_same(&blob_path(&path), bytes.into()).await?;
     }
+    fault::reached(Point::LogTiles);
     let checkpoint = Checkpoint { origin: control.log.name().to_owned(), size: appended.size, root: appended.root };
     let note = checkpoint.sign(&control.log)?.encode();
     let set = Mutation::Publish { token, size: appended.size, root: *appended.root.as_bytes(), checkpoint: note };
     control.store.commit(Transaction::new().with(set), now).await?;
+    fault::reached(Point::LogPublished);
     tell(control, appended.size);
     Ok(())
 }

@@ -88,6 +88,7 @@ pub(crate) async fn stage(blobs: &Blobs, opened: &Opened, before: &Current, now:
     let bytes = file.to_bytes();
     let digest = Sha256Digest::from_bytes(keys::derive::sha256(&[&bytes]));
     blobs.put_same(&path_of(&digest)?, bytes.into()).await?;
+    vocabulary::fault::reached(vocabulary::fault::Point::SealStaged);
     let row = SealRow { format: FORMAT, generation: file.generation(), file: digest, changed: now };
     let expect = before.revision.map_or(Expect::Absent, Expect::Revision);
     Ok(Put::json(SYSTEM_OWNER, SEAL, file.deployment(), expect, &row).map_err(internal)?.into())

@@ -127,6 +127,7 @@ async fn take(shared: &Shared, plans: &Plans, deployment: &VerifiedDeployment, l
     let (dir, bytes) = (shared.dir.clone(), line.to_vec());
     let kept = tokio::task::spawn_blocking(move || store::write_plan(&dir, &bytes)).await;
     kept.map_err(|error| Ended::Disk(error.to_string()))?.map_err(|error| Ended::Disk(error.to_string()))?;
+    vocabulary::fault::reached(vocabulary::fault::Point::PlanKept);
     tracing::info!(revision = checked.plan().revision, jobs = checked.plan().jobs.len(), "plan");
     plans.send_replace(Some(Arc::new(checked)));
     Ok(revoked)

@@ -9,6 +9,7 @@ use identity::certificate::make_request;
 use identity::tls::{KeyExchange, Trust, cli_client_config};
 use identity::{EcdsaKey, StatementKey, prove_record_key, verify_deployment_file};
 use vocabulary::api::{NodeEnrol, NodeEnrolled};
+use vocabulary::fault::{self, Point};
 use vocabulary::plan::NodePlace;
 use vocabulary::{ErrorCode, Name, NodeId, Sha256Digest};
 use zeroize::Zeroizing;
@@ -124,13 +125,22 @@ fn free(dir: &Path) -> Result<(), JoinError> {
 }
 
 /// A directory beside the final one, so that it can be renamed there.
+/// The folder in which everything is made before it gets its name. One of a join that was killed has keys in it, so it goes.
 fn stage(dir: &Path) -> Result<PathBuf, JoinError> {
     let mut name = std::ffi::OsString::from(".");
     name.push(dir.file_name().unwrap_or_default());
-    name.push(format!(".joining-{}", std::process::id()));
+    name.push(".joining-");
+    let prefix = name.to_string_lossy().into_owned();
+    name.push(std::process::id().to_string());
     let staged = dir.with_file_name(name);
-    if staged.exists() {
-        std::fs::remove_dir_all(&staged).map_err(file(&staged))?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(&prefix).and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        // That of another join which is under way stays.
+        if pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists() {
+            std::fs::remove_dir_all(entry.path()).map_err(file(&entry.path()))?;
+        }
     }
     files::directory(&staged).map_err(file(&staged))?;
     Ok(staged)
@@ -158,6 +168,7 @@ async fn enrol(options: &JoinOptions, api: &reqwest::Url, staged: &Path) -> Resu
         record_proof: STANDARD.encode(prove_record_key(&record_key, &csr)),
         facts,
     };
+    fault::reached(Point::JoinBegun);
     let tls = cli_client_config(Trust::Pin(options.ca_pin), KeyExchange::default(), Arc::new(WallClock)).map_err(|error| JoinError::Unreachable(channel::chain(&error)))?;
     let client = channel::http(tls).map_err(JoinError::Unreachable)?;
     let url = api.join("/v1/nodes/enrol").map_err(|_| JoinError::Url(channel::printable(&options.url)))?;
@@ -166,6 +177,7 @@ async fn enrol(options: &JoinOptions, api: &reqwest::Url, staged: &Path) -> Resu
         ChannelError::Refused { code, detail } => JoinError::Refused { code, detail },
         ChannelError::Unreachable(_) | ChannelError::NotReady(_) | ChannelError::Revoked | ChannelError::Nonsense(_) => JoinError::Unreachable(error.to_string()),
     })?;
+    fault::reached(Point::JoinEnrolled);
     let bad = |what: String| JoinError::Answer(what);
     let deployment = verify_deployment_file(enrolled.deployment_file.as_bytes(), &options.ca_pin).map_err(|error| bad(error.to_string()))?;
     let tls = TlsIdentity::check(&deployment, enrolled.node, &key, &enrolled.chain, clock::wall()).map_err(|error| bad(error.to_string()))?;
@@ -185,5 +197,6 @@ async fn enrol(options: &JoinOptions, api: &reqwest::Url, staged: &Path) -> Resu
     store::write_deployment(staged, &enrolled.deployment_file)?;
     store::write_tls(staged, &tls)?;
     store::write_node(staged, &node)?;
+    fault::reached(Point::JoinWritten);
     Ok(Joined { node: enrolled.node, name: enrolled.name, place: enrolled.place, audit_index: enrolled.audit_index })
 }

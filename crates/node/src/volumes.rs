@@ -11,6 +11,7 @@ use receipt::VolumeUse;
 use serde::{Deserialize, Serialize};
 use vocabulary::api::{VolumeCommit, VolumeCommitted};
 use vocabulary::job::{AttemptId, JobOutput};
+use vocabulary::fault::{self, Point};
 use vocabulary::lease::{Lease, LeaseHolder, LeaseMode};
 use vocabulary::limits::OBJECT_MAX;
 use vocabulary::plan::PlannedJob;
@@ -175,6 +176,7 @@ pub(crate) async fn seal(channel: &Channel, planned: &PlannedJob, output: &JobOu
             }
             match commit(channel, planned.attempt, output.volume, begun).await {
                 Ok(()) => {
+                    fault::reached(Point::OutputCommitted);
                     begun.committed = true;
                     files::write_json(&draft_path, begun)?;
                     return Ok(used(begun));
@@ -192,6 +194,7 @@ pub(crate) async fn seal(channel: &Channel, planned: &PlannedJob, output: &JobOu
         }
         let fresh = seal_fresh(channel, planned, output, source, held, progress).await?;
         files::write_json(&draft_path, &fresh)?;
+        fault::reached(Point::OutputSealed);
         draft = Some(fresh);
     }
     Err(VolumeError::Contended)

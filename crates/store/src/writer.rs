@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use vocabulary::UnixTime;
+use vocabulary::fault::{self, Point};
 
 use crate::apply::{self, Applied, Clock, Stop, int};
 use crate::engine::{Commit, Reading, Row, Trouble, Writing, binds, trouble};
@@ -190,6 +191,7 @@ impl Writer {
     async fn commit(&mut self, requests: &[Request]) -> Result<Outcomes, GroupError> {
         // What other processes committed is as much the past as what this one did.
         let stored = self.writing.begin().await?;
+        fault::reached(Point::CommitBegun);
         let mut high_water = stored.unwrap_or(*self.high_water.borrow());
         let mut fates = Vec::with_capacity(requests.len());
         for request in requests {
@@ -203,8 +205,9 @@ impl Writer {
             fates.push(fate);
         }
         let (last, outcomes) = self.number(requests, fates, high_water).await?;
+        fault::reached(Point::CommitWritten);
         match self.writing.commit().await {
-            Commit::Done => {}
+            Commit::Done => fault::reached(Point::CommitDurable),
             Commit::Undone(error) => return Err(error.into()),
             Commit::Unknown(error) => {
                 tracing::error!(%error, "the connection to the database broke while it committed, and it cannot be asked");

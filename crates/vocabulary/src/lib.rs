@@ -8,6 +8,7 @@ pub mod api;
 pub mod channel;
 pub mod custody;
 pub mod digest;
+pub mod fault;
 pub mod id;
 pub mod isolation;
 pub mod job;

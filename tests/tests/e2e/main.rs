@@ -15,6 +15,8 @@ mod kill;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod points;
+#[cfg(test)]
 mod pull;
 #[cfg(test)]
 mod quickstart;

@@ -74,6 +74,7 @@ async fn import(app: &App, path: &Path, name: Name, source: Option<String>) -> R
         }
     }
     bar.finish_and_clear();
+    vocabulary::fault::reached(vocabulary::fault::Point::ImageUploaded);
     let blobs = plan.blobs.iter().map(|blob| BlobRef { digest: blob.digest, size: blob.size }).collect();
     let made: Image = app.send(&client, &Call::post("/v1/images", &ImageCreate { name, manifest: plan.manifest, blobs, source })?).await?;
     let mut pairs = vec![

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use keys::SystemRandom;
+use vocabulary::fault::{self, Point};
 use vocabulary::api::{Volume, VolumeCommit, VolumeCommitted};
 use vocabulary::lease::{Lease, LeaseMode};
 use vocabulary::limits::OBJECT_MAX;
@@ -224,8 +225,10 @@ pub(crate) async fn seal(app: &App, client: &Client, target: &Volume, sources: &
     };
     let record = work.await.map_err(folder_error)?;
     bar.finish_and_clear();
+    fault::reached(Point::PutSealed);
     let commit = VolumeCommit { lease: lease.id, record: STANDARD.encode(record.to_bytes()) };
     let committed: VolumeCommitted = app.send(client, &Call::post(format!("/v1/volumes/{}/commit", target.id), &commit)?).await?;
+    fault::reached(Point::PutCommitted);
     give_back(client, lease.id).await;
     Ok(committed)
 }

@@ -130,6 +130,7 @@ pub(crate) async fn confirm(call: Call<SealConfirm>, request: custody::SealConfi
 impl crate::state::Control {
     /// Removes every seal file but the one in force, by whoever holds the lock of the seal.
     pub(crate) async fn sweep_seals(&self, _: &store::Alone) -> Result<(), StartError> {
+        vocabulary::fault::reached(vocabulary::fault::Point::SealChanged);
         match seal::current(&self.store, &self.blobs).await? {
             Some(current) => seal::sweep(&self.blobs, &current).await,
             None => Ok(()),

@@ -307,7 +307,10 @@ impl Driver {
             let (dir, target, record) = (self.hands.dir.clone(), path.clone(), self.machine.record().clone());
             let written = tokio::task::spawn_blocking(move || files::directory(&dir).and_then(|()| files::write_json(&target, &record)));
             match written.await {
-                Ok(Ok(())) => return true,
+                Ok(Ok(())) => {
+                    vocabulary::fault::reached(self.machine.record().phase.point());
+                    return true;
+                }
                 Ok(Err(error)) => tracing::error!(path = %path.display(), %error, "the record cannot be written: the attempt waits"),
                 Err(error) => tracing::error!(path = %path.display(), %error, "the record cannot be written: the attempt waits"),
             }

@@ -4,6 +4,7 @@ use receipt::VolumeUse;
 use receipt::statement::SecretGiven;
 use serde::{Deserialize, Serialize};
 use vocabulary::UnixTime;
+use vocabulary::fault::Point;
 use vocabulary::isolation::IsolationReport;
 use vocabulary::job::{AttemptId, Exit, ExitReason, JobState};
 use vocabulary::plan::{AttemptReport, PlannedJob};
@@ -44,6 +45,27 @@ pub(crate) enum Phase {
     Removing,
     /// Nothing is left but this record, so that an old plan does not begin the attempt again.
     Gone,
+}
+
+impl Phase {
+    /// The point that is reached when this step is remembered, and not begun.
+    pub(crate) const fn point(self) -> Point {
+        match self {
+            Self::Pulling => Point::AttemptPulling,
+            Self::Opening => Point::AttemptOpening,
+            Self::Creating => Point::AttemptCreating,
+            Self::Running => Point::AttemptRunning,
+            Self::Stopping => Point::AttemptStopping,
+            Self::Sealing => Point::AttemptSealing,
+            Self::Shipping => Point::AttemptShipping,
+            Self::Scrubbing => Point::AttemptScrubbing,
+            Self::Signing => Point::AttemptSigning,
+            Self::Sending => Point::AttemptSending,
+            Self::Ended => Point::AttemptEnded,
+            Self::Removing => Point::AttemptRemoving,
+            Self::Gone => Point::AttemptGone,
+        }
+    }
 }
 
 /// One attempt.

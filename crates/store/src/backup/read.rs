@@ -175,6 +175,7 @@ impl Restoring {
     /// Gives it its name.
     pub fn end(mut self) -> Result<(), BackupError> {
         free(&self.into)?;
+        vocabulary::fault::reached(vocabulary::fault::Point::RestoreCopied);
         rename_folder(&self.folder, &self.into)?;
         self.ended = true;
         Ok(())

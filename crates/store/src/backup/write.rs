@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use vocabulary::Sha256Digest;
+use vocabulary::fault::{self, Point};
 
 use super::{BackupError, FILES, Line, MANIFEST, Manifest, OBJECTS, beside, digest_of, pass, walk};
 use crate::blobs::BlobPath;
@@ -75,6 +76,7 @@ impl Writing {
     /// Ends it: the list, the manifest, and its name. `manifest` is told what only this knows. Returns the digest by which the
     /// whole backup can be known again.
     pub fn end(mut self, mut manifest: Manifest) -> Result<(Manifest, Sha256Digest), BackupError> {
+        fault::reached(Point::BackupCopied);
         self.lines.sort_unstable();
         let mut list = Vec::new();
         for line in &self.lines {
@@ -95,6 +97,7 @@ impl Writing {
         written(&text, &new).map_err(BackupError::io(&new))?;
         std::fs::rename(&new, &path).map_err(BackupError::io(&path))?;
         sync_folder(&self.partial)?;
+        fault::reached(Point::BackupWritten);
         rename_folder(&self.partial, &self.to)?;
         Ok((manifest, digest))
     }

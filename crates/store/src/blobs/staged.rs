@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use futures::stream::StreamExt as _;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
+use vocabulary::fault::{self, Point};
 
 use super::{BlobError, BlobPath, Blobs, UPLOADS, classify, object};
 use crate::limits::{BLOB_MAX, UPLOAD_PART};
@@ -64,6 +65,7 @@ impl Parts {
     pub(super) async fn complete(mut self) -> Result<Complete, BlobError> {
         self.flush().await?;
         self.parts.complete().await.map_err(|error| classify(&self.path, error))?;
+        fault::reached(Point::ObjectComplete);
         Ok(Complete { blobs: self.blobs, temporary: self.temporary, path: self.path })
     }
 
@@ -85,7 +87,10 @@ impl Complete {
     /// Gives the blob its name. False when the name is taken; the bytes then stay.
     pub(super) async fn place(&self) -> Result<bool, BlobError> {
         match self.blobs.store.rename_if_not_exists(&object(&self.temporary), &object(&self.path)).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                fault::reached(Point::ObjectPlaced);
+                Ok(true)
+            }
             Err(error) => {
                 let error = classify(&self.path, error);
                 if matches!(error, BlobError::Exists(_)) { Ok(false) } else { Err(error) }
