@@ -146,6 +146,8 @@ pub enum Event {
     },
     /// A node offers itself as a witness; `key` is the verifier key (C2SP signed-note) with which it signs.
     NodeWitnessOffered { node: NodeId, key: String },
+    /// A node's own log had `size` entries with this root (base64); the node signed it with its record key.
+    NodeLogAnchored { node: NodeId, size: u64, root: String },
     /// A node takes no new jobs, or takes them again. What is on it at `until` is sent away.
     NodeDrained {
         node: NodeId,
@@ -366,6 +368,7 @@ impl Event {
             Self::PersonalRevealed { .. } => "personal_revealed",
             Self::WitnessPolicyChanged { .. } => "witness_policy_changed",
             Self::NodeWitnessOffered { .. } => "node_witness_offered",
+            Self::NodeLogAnchored { .. } => "node_log_anchored",
             Self::NodeEnrolled { .. } => "node_enrolled",
             Self::NodeDrained { .. } => "node_drained",
             Self::NodeDedicated { .. } => "node_dedicated",
@@ -456,6 +459,7 @@ impl Event {
             Self::WitnessPolicyChanged { policy, .. } => ("witness_policy", policy.to_string()),
             Self::NodeEnrolled { node, .. }
             | Self::NodeWitnessOffered { node, .. }
+            | Self::NodeLogAnchored { node, .. }
             | Self::NodeDrained { node, .. }
             | Self::NodeDedicated { node, .. }
             | Self::NodeRevoked { node, .. }

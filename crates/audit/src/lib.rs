@@ -24,6 +24,7 @@ pub mod key;
 pub mod leaf;
 pub mod limits;
 pub mod merkle;
+pub mod node_log;
 pub mod note;
 mod ocsf;
 pub mod proof;

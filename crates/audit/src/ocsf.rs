@@ -212,7 +212,7 @@ fn shape(entry: &Entry) -> Shape {
         Event::PersonalRevealed { .. } => entity(event, 2, "Read", "Audit Entry"),
         Event::WitnessPolicyChanged { .. } => entity(event, 3, "Update", "Witness Policy"),
         Event::NodeEnrolled { .. } => entity(event, 6, "Enroll", "Node"),
-        Event::NodeWitnessOffered { .. } => entity(event, 3, "Update", "Node"),
+        Event::NodeWitnessOffered { .. } | Event::NodeLogAnchored { .. } => entity(event, 3, "Update", "Node"),
         Event::NodeDrained { drained: true, .. } => entity(event, 12, "Suspend", "Node"),
         Event::NodeDrained { drained: false, .. } => entity(event, 13, "Resume", "Node"),
         Event::NodeDedicated { .. } => entity(event, 3, "Update", "Node"),

@@ -1102,6 +1102,11 @@ pub(crate) enum AuditVerb {
         #[arg(long, value_name = "FILE")]
         set: Option<PathBuf>,
     },
+    /// Verify the log that a node kept of what it did (a copy of the folder `log` of its directory), as an operator
+    NodeLog {
+        /// The folder: tiles and checkpoint
+        dir: PathBuf,
+    },
     /// Write entries with salts and proofs as JSON lines, for tools that are not ours
     Export {
         /// The folder: tiles, checkpoint, entries

@@ -151,6 +151,8 @@ pub(crate) const LOG_TAIL_MS: u64 = 5_000;
 pub(crate) const STREAM_DECIDE_AGAIN: Duration = Duration::from_secs(2);
 /// How often the entries of each tenant are counted in the log: what is left out later than that contradicts a leaf.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(600);
+/// A node whose log does not grow says so again in an entry after this time: silence shows.
+pub(crate) const NODE_LOG_IDLE_MS: u64 = 600_000;
 /// Where no checkpoint wakes it, the gatherer of cosignatures looks this often.
 pub(crate) const WITNESS_POLL: Duration = Duration::from_secs(1);
 /// A witness signs in milliseconds where it is well; one that takes longer is asked again for the next checkpoint.

@@ -4,6 +4,7 @@ mod channel;
 mod count;
 mod jobs;
 mod keylife;
+mod node_log;
 mod nodes;
 mod people;
 mod rates;

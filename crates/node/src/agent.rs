@@ -22,6 +22,7 @@ use crate::channel::{Backoff, Channel, ChannelError, chain};
 use crate::gpus::{GpuOptions, Gpus};
 use crate::ids::IdBlocks;
 use crate::images::Images;
+use crate::journal::{self, Journal};
 use crate::limits::{
     DRAIN_EXTRA, LOCK_PATIENCE, RECORD_BYTES_MAX, REVOKED_PAUSE, STRANGER_PATIENCE, WATCH_EVERY,
 };
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) supervisor: Supervisor,
     pub(crate) images: Arc<Images>,
     pub(crate) ids: IdBlocks,
+    /// What this node did, in its own log.
+    pub(crate) journal: Arc<Journal>,
     pub(crate) cgroup_parent: String,
     pub(crate) facts: NodeFacts,
     /// What makes sandboxes here, each runtime once.
@@ -171,6 +174,7 @@ pub async fn run(options: NodeOptions, stop: CancellationToken) -> Result<(), Ru
     let inner = CancellationToken::new();
     tasks.spawn(follow::follow(Arc::clone(&shared), plans, inner.clone()));
     tasks.spawn(report::beat(Arc::clone(&shared), plan.clone(), inner.clone()));
+    tasks.spawn(journal::anchor(Arc::clone(&shared), inner.clone()));
     tasks.spawn(renew::renew(Arc::clone(&shared), inner.clone()));
     if let Some(witness) = witness(&shared).await {
         tasks.spawn(cosign::cosign(Arc::clone(&shared), witness, inner.clone()));
@@ -240,8 +244,12 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
     let found = find(&attempts_dir, &supervisor, &ids)?;
     let living = found.known.iter().map(|beginning| beginning.record.attempt()).collect();
     let gpus = Gpus::open(&options.dir, &options.gpus, &living).map_err(start("offer GPUs"))?;
+    let facts = facts::gather_tried(&options.dir, &options.shim_exe, &backends);
+    let journal = Journal::open(&options.dir, &node).map_err(start("open the node's log"))?;
+    journal::started(&journal, &facts.boot_id).map_err(start("write the node's log"))?;
     let shared = Shared {
-        facts: facts::gather_tried(&options.dir, &options.shim_exe, &backends),
+        facts,
+        journal: Arc::new(journal),
         backends,
         gpus,
         dir: options.dir.clone(),

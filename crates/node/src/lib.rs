@@ -20,6 +20,7 @@ mod files;
 mod follow;
 mod gpus;
 mod ids;
+mod journal;
 mod images;
 mod join;
 pub mod limits;

@@ -61,5 +61,9 @@ pub const RENEW_CHECK: Duration = Duration::from_secs(60);
 pub const STRANGER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an agent waits for the lock of one that was killed.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the node's own log is signed and brought to the control plane: what is younger, the node could still drop.
+pub const ANCHOR_EVERY: Duration = Duration::from_secs(30);
+/// Bytes of entries that wait to be made tiles: those of [`ANCHOR_EVERY`] need a small part of it.
+pub const JOURNAL_PENDING_MAX: u64 = 64 << 20;
 /// Requests that a witness keeps as evidence against logs: each is below `audit::limits::WITNESS_REQUEST_MAX` (131 KiB).
 pub const EVIDENCE_MAX: usize = 64;

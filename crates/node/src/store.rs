@@ -243,7 +243,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
 pub(crate) const NODE_FORMAT: u32 = FORMAT;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use identity::certificate::make_request;
     use identity::{CertificateRequest, NodeLife, ReceiptCertificate, RootAuthority};
     use keys::SystemRandom;
@@ -256,7 +256,7 @@ mod tests {
     const HOURS: u64 = 3_600_000;
 
     /// A joined node's directory, all of it made three hours ago.
-    fn joined() -> (tempfile::TempDir, EcdsaKey, VerifiedDeployment, Vec<String>) {
+    pub(crate) fn joined() -> (tempfile::TempDir, EcdsaKey, VerifiedDeployment, Vec<String>) {
         let random = &mut SystemRandom;
         let then = UnixTime::from_millis(clock::wall().millis() - 3 * HOURS);
         let root = RootAuthority::create(DeploymentId::from_bytes([1; 16]), then, random).unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use audit::node_log::NodeEvent;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -21,10 +22,11 @@ use volume::folder::{self, FolderError, Placing};
 use volume::io::{IoError, ObjectPort, PortError, Reader, Writer};
 use volume::lease::{Asking, Expected, Held, LeaseRefusal};
 
+use crate::agent::Shared;
 use crate::attempt::Progress;
 use crate::channel::{Channel, ChannelError, patiently};
 use crate::limits::{RECORD_BYTES_MAX, SEAL_TRIES};
-use crate::{clock, files};
+use crate::{clock, files, journal};
 
 /// Why a volume was not opened or sealed.
 #[derive(Debug, thiserror::Error)]
@@ -110,26 +112,36 @@ impl ObjectPort for Port<'_> {
 }
 
 /// Asks for a volume's keys with fresh keys of our own, and checks that the answer is for this attempt.
-async fn lease(channel: &Channel, planned: &PlannedJob, volume: VolumeId, mode: LeaseMode) -> Result<Held, VolumeError> {
+async fn lease(shared: &Shared, planned: &PlannedJob, volume: VolumeId, mode: LeaseMode) -> Result<Held, VolumeError> {
     let asking = Asking::new(mode, &mut SystemRandom)?;
     let request = asking.request(None);
     let url = paths::volume(paths::LEASE, planned.attempt, volume, "");
-    let answer: Lease = patiently(|| channel.post(&url, &request)).await?;
+    let answered = patiently(|| shared.channel.post::<_, Lease>(&url, &request)).await;
+    // Before anything is opened with them, the node's own log says that they came.
+    let attempt = planned.attempt;
+    let event = match &answered {
+        Ok(answer) => Some(NodeEvent::KeyReceived { attempt, volume, lease: answer.id }),
+        Err(error) => error.code().map(|code| NodeEvent::KeyRefused { attempt, volume, code: code.to_string() }),
+    };
+    if let Some(event) = event {
+        journal::write(&shared.journal, event).await?;
+    }
+    let answer = answered?;
     let expected = Expected { volume, tenant: Some(planned.tenant), holder: Some(LeaseHolder::Attempt(planned.attempt)) };
     Ok(asking.open(answer, &expected)?)
 }
 
 /// Opens a volume into a fresh directory.
 pub(crate) async fn open(
-    channel: &Channel,
+    shared: &Shared,
     planned: &PlannedJob,
     (volume, name): (VolumeId, &Name),
     target: &Path,
     mode: u32,
     progress: &Progress,
 ) -> Result<VolumeUse, VolumeError> {
-    let held = lease(channel, planned, volume, LeaseMode::Read).await?;
-    let port = Port::new(channel, planned.attempt, volume, held.lease.id);
+    let held = lease(shared, planned, volume, LeaseMode::Read).await?;
+    let port = Port::new(&shared.channel, planned.attempt, volume, held.lease.id);
     let reader = Reader::open(&port, &held.keys, &held.lease.head, &held.signers).await?;
     let files: Vec<_> = reader.files().iter().collect();
     let found = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.length));
@@ -159,7 +171,7 @@ struct Draft {
 }
 
 /// Seals one output and commits its root. What was begun before a crash is finished, not repeated, where that is possible.
-pub(crate) async fn seal(channel: &Channel, planned: &PlannedJob, output: &JobOutput, source: &Path, dir: &Path, progress: &Progress) -> Result<VolumeUse, VolumeError> {
+pub(crate) async fn seal(shared: &Shared, planned: &PlannedJob, output: &JobOutput, source: &Path, dir: &Path, progress: &Progress) -> Result<VolumeUse, VolumeError> {
     let draft_path = dir.join(format!("seal-{}.json", output.volume));
     let used = |draft: &Draft| VolumeUse {
         head: draft.head.clone(),
@@ -174,7 +186,7 @@ pub(crate) async fn seal(channel: &Channel, planned: &PlannedJob, output: &JobOu
             if begun.committed {
                 return Ok(used(begun));
             }
-            match commit(channel, planned.attempt, output.volume, begun).await {
+            match commit(&shared.channel, planned.attempt, output.volume, begun).await {
                 Ok(()) => {
                     fault::reached(Point::OutputCommitted);
                     begun.committed = true;
@@ -185,14 +197,14 @@ pub(crate) async fn seal(channel: &Channel, planned: &PlannedJob, output: &JobOu
                 Err(error) => return Err(error),
             }
         }
-        let held = lease(channel, planned, output.volume, LeaseMode::Write).await?;
+        let held = lease(shared, planned, output.volume, LeaseMode::Write).await?;
         // The answer to the commit was lost, but not the commit.
         if let Some(begun) = draft.as_mut().filter(|begun| begun.head == held.lease.head) {
             begun.committed = true;
             files::write_json(&draft_path, begun)?;
             return Ok(used(begun));
         }
-        let fresh = seal_fresh(channel, planned, output, source, held, progress).await?;
+        let fresh = seal_fresh(shared, planned, output, source, held, progress).await?;
         files::write_json(&draft_path, &fresh)?;
         fault::reached(Point::OutputSealed);
         draft = Some(fresh);
@@ -211,10 +223,10 @@ fn read_draft(path: &Path) -> Result<Option<Draft>, VolumeError> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-async fn seal_fresh(channel: &Channel, planned: &PlannedJob, output: &JobOutput, source: &Path, held: Held, progress: &Progress) -> Result<Draft, VolumeError> {
+async fn seal_fresh(shared: &Shared, planned: &PlannedJob, output: &JobOutput, source: &Path, held: Held, progress: &Progress) -> Result<Draft, VolumeError> {
     let Held { lease, keys, signers, writer } = held;
     let (epoch, signer) = writer.ok_or(LeaseRefusal::NoWriter)?;
-    let port = Port::new(channel, planned.attempt, output.volume, lease.id);
+    let port = Port::new(&shared.channel, planned.attempt, output.volume, lease.id);
     let folder: PathBuf = source.to_owned();
     let limit = planned.spec.limits.scratch_bytes;
     let sources = tokio::task::spawn_blocking(move || folder::scan(&folder, limit)).await.map_err(std::io::Error::other)??;

@@ -36,6 +36,29 @@ pub const STATEMENT: &str = "/node/v1/attempts/{job}/{attempt}/statement";
 /// `tlog-witness`, byte for byte; only who calls is turned round, since a node listens on nothing.
 pub const WITNESS: &str = "/node/v1/witness";
 
+/// `POST` [`NodeLogOffer`] → [`NodeLogKept`]: the node's own log, as it signed it, is kept in the deployment's log.
+pub const NODE_LOG: &str = "/node/v1/log";
+
+/// A checkpoint of the log that a node keeps of what it did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLogOffer {
+    /// The checkpoint (C2SP tlog-checkpoint), signed by the node's record key.
+    pub checkpoint: String,
+    /// How many entries were kept last, as the node knows it.
+    pub old: u64,
+    /// The proof that nothing of them was changed: base64 of 32 bytes each, at most 64.
+    pub proof: Vec<String>,
+}
+
+/// How many entries of a node's log are kept now. When it is not what was offered, `old` was not what was kept: offer again.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLogKept {
+    /// So many.
+    pub size: u64,
+}
+
 /// Milliseconds that the answer to [`WITNESS`] may take when there is nothing to sign.
 pub const WITNESS_WAIT_MS: u64 = 10_000;
 /// Milliseconds between two empty lines of the plan's stream.

@@ -310,6 +310,7 @@ pub(super) fn events() -> Vec<Event> {
     all.push(Event::BackupRetentionSet { days: 30 });
     all.push(Event::SealSharesDrawn { generation: 2, threshold: 3, shares: 5 });
     all.push(Event::SealChanged { generation: 2, threshold: 3, shares: 5 });
+    all.push(Event::NodeLogAnchored { node, size: 300, root: "AAAA".into() });
     all
 }
 

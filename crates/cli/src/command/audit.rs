@@ -52,6 +52,7 @@ pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
         AuditVerb::Witnesses => super::witnesses::list(app, &client).await,
         AuditVerb::WitnessPolicy { set: Some(file) } => super::witnesses::set(app, &client, &file).await,
         AuditVerb::WitnessPolicy { set: None } => super::witnesses::show(app, &client).await,
+        AuditVerb::NodeLog { dir } => super::node_log::verify(app, &client, &dir).await,
         AuditVerb::Export { dir } => export(app, &client, &dir).await,
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod login;
 pub(crate) mod node;
+pub(crate) mod node_log;
 pub(crate) mod policy;
 pub(crate) mod quota;
 pub(crate) mod seal;

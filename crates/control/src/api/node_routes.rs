@@ -4,7 +4,7 @@ use vocabulary::channel;
 
 use crate::api::node::NodeTable;
 use crate::api::table::Words;
-use crate::operation::{attempt, channel as node_channel, enrolment, job_output, secret, statement, witness};
+use crate::operation::{attempt, channel as node_channel, enrolment, job_output, node_log, secret, statement, witness};
 
 /// The table.
 pub(crate) fn node_table() -> NodeTable {
@@ -13,6 +13,7 @@ pub(crate) fn node_table() -> NodeTable {
     table.json(Words("POST", channel::REPORT, "node_report", "Takes the node's report"), node_channel::report);
     table.json(Words("POST", channel::CERTIFICATE, "node_certificate_renew", "Renews the node's certificate"), enrolment::renew);
     table.json(Words("POST", channel::WITNESS, "node_witness", "Takes the node's answer as a witness and gives the next request"), witness::poll);
+    table.json(Words("POST", channel::NODE_LOG, "node_log_anchor", "Keeps a checkpoint of the node's own log"), node_log::keep);
     table.get(Words("GET", channel::IMAGE, "attempt_image_show", "Says what the attempt's image consists of"), attempt::image);
     table.raw(Words("GET", channel::IMAGE_BLOB, "attempt_image_blob_get", "Gives a blob of the attempt's image"), attempt::image_blob);
     table.json(Words("POST", channel::LEASE, "attempt_lease_create", "Releases the keys of a volume to the attempt"), attempt::lease);

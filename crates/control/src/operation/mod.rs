@@ -14,6 +14,7 @@ pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod login;
 pub(crate) mod node;
+pub(crate) mod node_log;
 pub(crate) mod object;
 pub(crate) mod people;
 pub(crate) mod policy_explain;

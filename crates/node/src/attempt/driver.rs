@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use audit::node_log::NodeEvent;
 use runtime::supervisor::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -127,6 +128,8 @@ struct Driver {
     may_start: Arc<AtomicBool>,
     stop: CancellationToken,
     retired: bool,
+    /// The step that the node's log has.
+    logged: Option<Phase>,
 }
 
 /// Makes an attempt's slot and the future that drives it until nothing is left of it or `stop` is cancelled.
@@ -149,6 +152,7 @@ pub(crate) fn drive(shared: Arc<Shared>, beginning: Beginning, wish: Wish, stop:
         may_start: Arc::new(AtomicBool::new(false)),
         stop,
         retired: false,
+        logged: None,
     };
     let task = async move {
         driver.take(Event::Begin { found, boot_id, refusal }).await;
@@ -299,15 +303,25 @@ impl Driver {
         });
     }
 
-    /// Nothing that follows happens before the record is on the disk. `false` when the agent stops before it is.
-    async fn persist(&self) -> bool {
+    /// Nothing that follows happens before the node's log and the record are on the disk. `false` when the agent stops before it is.
+    async fn persist(&mut self) -> bool {
         let path = self.hands.dir.join(RECORD_FILE);
         let mut backoff = Backoff::default();
         loop {
             let (dir, target, record) = (self.hands.dir.clone(), path.clone(), self.machine.record().clone());
-            let written = tokio::task::spawn_blocking(move || files::directory(&dir).and_then(|()| files::write_json(&target, &record)));
+            let (journal, new) = (Arc::clone(&self.hands.shared.journal), self.logged != Some(record.phase));
+            let phase = record.phase;
+            let written = tokio::task::spawn_blocking(move || {
+                files::directory(&dir)?;
+                if new {
+                    let event = NodeEvent::AttemptStep { attempt: record.attempt(), step: phase.word().to_owned() };
+                    journal.record(event, clock::wall()).map_err(std::io::Error::other)?;
+                }
+                files::write_json(&target, &record)
+            });
             match written.await {
                 Ok(Ok(())) => {
+                    self.logged = Some(phase);
                     vocabulary::fault::reached(self.machine.record().phase.point());
                     return true;
                 }

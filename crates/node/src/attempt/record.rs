@@ -66,6 +66,24 @@ impl Phase {
             Self::Gone => Point::AttemptGone,
         }
     }
+    /// Its word in the node's log.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Pulling => "pulling",
+            Self::Opening => "opening",
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Sealing => "sealing",
+            Self::Shipping => "shipping",
+            Self::Scrubbing => "scrubbing",
+            Self::Signing => "signing",
+            Self::Sending => "sending",
+            Self::Ended => "ended",
+            Self::Removing => "removing",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// One attempt.

@@ -156,7 +156,7 @@ impl Hands {
         for input in &self.planned.spec.inputs {
             let target = self.data().join("inputs").join(input.name.as_str());
             let mode = if sandbox::is_code(input) { 0o555 } else { 0o444 };
-            let opened = volumes::open(&self.shared.channel, &self.planned, (input.volume, &input.name), &target, mode, &self.progress);
+            let opened = volumes::open(&self.shared, &self.planned, (input.volume, &input.name), &target, mode, &self.progress);
             used.push(opened.await.map_err(|error| failure(ExitReason::Input, format!("input `{}`: {}", input.name, chain(&error))))?);
         }
         Ok((used, self.open_secrets(uid, gid).await?))
@@ -166,7 +166,7 @@ impl Hands {
     async fn open_secrets(&self, uid: u32, gid: u32) -> Result<Vec<SecretGiven>, Failure> {
         let (mut files, mut given) = (Vec::new(), Vec::new());
         for named in &self.planned.spec.secrets {
-            let opened = secrets::open(&self.shared.channel, &self.planned, named);
+            let opened = secrets::open(&self.shared, &self.planned, named);
             let (file, one) = opened.await.map_err(|error| failure(ExitReason::Input, format!("secret `{}`: {}", named.name, chain(&error))))?;
             files.push(file);
             given.push(one);
@@ -266,7 +266,7 @@ impl Hands {
         let mut used = Vec::new();
         for output in &self.planned.spec.outputs {
             let source = self.data().join("outputs").join(output.name.as_str());
-            let sealed = volumes::seal(&self.shared.channel, &self.planned, output, &source, &self.dir, &self.progress);
+            let sealed = volumes::seal(&self.shared, &self.planned, output, &source, &self.dir, &self.progress);
             match sealed.await {
                 Ok(volume) => used.push(volume),
                 Err(error) => {
