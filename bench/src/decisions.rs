@@ -58,6 +58,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let one = |times: Vec<Duration>| crate::median(times) * 1e6 / f64::from(CALLS);
     let (ours, bare) = (one(ours), one(bare));
     println!("   a decision {ours:.1} µs, Cedar's bare call on the same request, slice and set {bare:.1} µs: {:.2} times (target {TARGET})", ours / bare);
-    println!("   (facts in, permit out: entities and request made and checked against the schema, rules named; {CALLS} different facts a round, medians of {ROUNDS} rounds, interleaved)");
+    println!("   (facts in, permit out: entities and request made, the request checked against the schema, the rules that can speak about it asked and named; {CALLS} different facts a round, medians of {ROUNDS} rounds, interleaved)");
     Ok(())
 }

@@ -7,7 +7,7 @@ mod sealed {
 }
 
 /// What acts, or is acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntityKind {
     /// The deployment.
     Platform,

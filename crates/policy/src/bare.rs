@@ -24,8 +24,9 @@ impl BareCall {
     /// When the facts do not fit the schema.
     pub fn of<A: Action>(sets: &PolicySets, facts: &Facts) -> Result<Self, FactsError> {
         let set = sets.of(facts.principal.tenant()).map_err(FactsError::new)?;
-        let Built { principal, resource, context, entities } = facts.build(sets, facts.call.approvals)?;
-        let request = Request::new(principal, sets.action(A::NAME)?, resource, context, Some(&sets.schema)).map_err(FactsError::new)?;
+        let action = sets.action(A::NAME)?;
+        let Built { principal, resource, context, entities } = facts.build(sets, action, facts.call.approvals)?;
+        let request = Request::new(principal, action.uid.clone(), resource, context, Some(&sets.schema)).map_err(FactsError::new)?;
         Ok(Self { authorizer: Authorizer::new(), request, entities, set })
     }
 

@@ -217,11 +217,12 @@ pub(crate) fn judge(sets: &PolicySets, facts: &Facts, info: &ActionInfo) -> Resu
         approvals = 1;
         decision.waived.push(SECOND_PERSON_WAIVED);
     }
-    let Built { principal, resource, context, entities } = facts.build(sets, approvals)?;
     let action = sets.action(info.name)?;
-    let request = Request::new(principal, action, resource, context, Some(&sets.schema)).map_err(FactsError::new)?;
+    let Built { principal, resource, context, entities } = facts.build(sets, action, approvals)?;
+    let request = Request::new(principal, action.uid.clone(), resource, context, Some(&sets.schema)).map_err(FactsError::new)?;
+    let rules = set.scoped(sets, info.name, facts.principal.kind(), facts.resource.kind())?;
     let authorizer = Authorizer::new();
-    let response = authorizer.is_authorized(&request, &set.all, &entities);
+    let response = authorizer.is_authorized(&request, &rules.all, &entities);
     decision.rules = reasons(&response);
     let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
     let allowed = response.decision() == cedar_policy::Decision::Allow;
@@ -232,7 +233,7 @@ pub(crate) fn judge(sets: &PolicySets, facts: &Facts, info: &ActionInfo) -> Resu
         // The rules that permitted do not count: one that should have refused could not be evaluated.
         decision.rules.clear();
     }
-    let permitted = permits(&authorizer, &request, &set.permits, &entities);
+    let permitted = permits(&authorizer, &request, &rules.permits, &entities);
     let next = next_step(&decision.rules, &errors, permitted, facts);
     Ok(Verdict { decision, refused: Some((next, errors)), permitted })
 }

@@ -16,6 +16,7 @@ pub mod facts;
 mod limits;
 mod own;
 pub mod role;
+mod scope;
 mod set;
 mod slice;
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use cedar_policy::{Effect, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Entity, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use serde_json::json;
 use vocabulary::{SYSTEM_OWNER, Sensitivity, TenantId};
 
-use crate::action::ALL_ACTIONS;
+use crate::action::{ALL_ACTIONS, EntityKind};
 use crate::explain::{Rule, quoted};
 use crate::facts::FactsError;
 use crate::own::{self, OwnPolicies, OwnPolicyError};
 use crate::role::Role;
+use crate::scope::{self, Scope, Scoped};
 
 const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
 const GUARDRAILS: &str = include_str!("../../../policies/guardrails.cedar");
@@ -53,13 +54,17 @@ pub enum SetError {
     },
 }
 
+/// An action, the principal's kind and the resource's.
+type ScopeKey = (&'static str, EntityKind, EntityKind);
+
 /// The prepared set of one tenant, or of the platform.
 #[derive(Debug)]
 pub struct TenantPolicies {
     pub(crate) all: PolicySet,
-    /// The permits alone: they tell a missing role from a guardrail.
-    pub(crate) permits: PolicySet,
     pub(crate) epoch: u64,
+    /// What of it can speak about a request of this scope, made when one is first asked about. As many as there are actions,
+    /// kinds of principals and kinds of resources that fit together.
+    scoped: RwLock<BTreeMap<ScopeKey, Arc<Scoped>>>,
 }
 
 impl TenantPolicies {
@@ -67,6 +72,26 @@ impl TenantPolicies {
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+    /// The rules whose scope has room for this action, by this kind of principal, on this kind of resource.
+    pub(crate) fn scoped(
+        &self,
+        sets: &PolicySets,
+        action: &'static str,
+        principal: EntityKind,
+        resource: EntityKind,
+    ) -> Result<Arc<Scoped>, FactsError> {
+        let key = (action, principal, resource);
+        if let Some(found) = self.scoped.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let scope = Scope {
+            action: sets.action(action)?,
+            principal: &sets.kind(principal.as_str())?,
+            resource: &sets.kind(resource.as_str())?,
+        };
+        let made = Arc::new(scope::cut(&self.all, &scope)?);
+        Ok(Arc::clone(self.scoped.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(made)))
     }
     /// Its rules, by id.
     #[must_use]
@@ -77,6 +102,14 @@ impl TenantPolicies {
     }
 }
 
+/// An action as the schema has it.
+#[derive(Debug)]
+pub(crate) struct ActionEntities {
+    pub(crate) uid: EntityUid,
+    /// Itself and the groups that it is in.
+    pub(crate) entities: Vec<Entity>,
+}
+
 /// All sets of the deployment, made when they are first asked for. A principal is always judged under its own tenant's.
 #[derive(Debug)]
 pub struct PolicySets {
@@ -84,7 +117,7 @@ pub struct PolicySets {
     validator: Validator,
     pub(crate) trust_defaults: BTreeMap<Sensitivity, u8>,
     kinds: BTreeMap<&'static str, EntityTypeName>,
-    actions: BTreeMap<&'static str, EntityUid>,
+    actions: BTreeMap<&'static str, ActionEntities>,
     guardrails: PolicySet,
     platform: Vec<Policy>,
     members: Vec<Policy>,
@@ -104,9 +137,16 @@ impl PolicySets {
         for kind in KINDS {
             kinds.insert(kind, format!("Swarm::{kind}").parse().map_err(|error| parse(&error))?);
         }
+        let known = schema.action_entities().map_err(|error| parse(&error))?;
         let mut actions = BTreeMap::new();
         for info in ALL_ACTIONS {
-            actions.insert(info.name, format!("Swarm::Action::\"{}\"", info.name).parse().map_err(|error| parse(&error))?);
+            let uid: EntityUid = format!("Swarm::Action::\"{}\"", info.name).parse().map_err(|error| parse(&error))?;
+            let groups = known.ancestors(&uid).into_iter().flatten().filter_map(|group| known.get(group));
+            let entities: Vec<Entity> = known.get(&uid).into_iter().chain(groups).cloned().collect();
+            if entities.is_empty() {
+                return Err(SetError::Validate(format!("the schema has no action `{}`", info.name)));
+            }
+            actions.insert(info.name, ActionEntities { uid, entities });
         }
         let mut guardrails = PolicySet::new();
         for policy in named(GUARDRAILS)?.into_iter().chain(named(COMMON)?) {
@@ -183,8 +223,8 @@ impl PolicySets {
     }
 
     /// An action's id in the schema.
-    pub(crate) fn action(&self, name: &str) -> Result<EntityUid, FactsError> {
-        self.actions.get(name).cloned().ok_or_else(|| FactsError::new("unknown action"))
+    pub(crate) fn action(&self, name: &str) -> Result<&ActionEntities, FactsError> {
+        self.actions.get(name).ok_or_else(|| FactsError::new("unknown action"))
     }
     /// A kind of entity in the schema.
     pub(crate) fn kind(&self, name: &str) -> Result<EntityTypeName, FactsError> {
@@ -213,9 +253,7 @@ impl PolicySets {
         for policy in if tenant.is_some() { &self.members } else { &self.platform }.iter().cloned().chain(special) {
             all.add(policy).map_err(|error| parse(&error))?;
         }
-        let permits = all.policies().filter(|policy| policy.effect() == Effect::Permit).cloned();
-        let permits = PolicySet::from_policies(permits).map_err(|error| parse(&error))?;
-        Ok(TenantPolicies { all, permits, epoch })
+        Ok(TenantPolicies { all, epoch, scoped: RwLock::new(BTreeMap::new()) })
     }
 }
 

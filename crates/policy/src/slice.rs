@@ -7,7 +7,7 @@ use vocabulary::{Jurisdiction, PrincipalId, ProjectId, ProviderId, Sensitivity};
 
 use crate::facts::{Facts, FactsError, JobFacts, NodeFacts, Principal, Resource, SetFacts};
 use crate::role::{Role, RoleBinding};
-use crate::set::PolicySets;
+use crate::set::{ActionEntities, PolicySets};
 
 /// Entities, request parts: what the authorizer takes.
 pub(crate) struct Built {
@@ -254,8 +254,8 @@ fn age(seconds: Option<u64>) -> RestrictedExpression {
 }
 
 impl Facts {
-    /// Entities and context of the schema. The request made of them is checked against it once more.
-    pub(crate) fn build(&self, sets: &PolicySets, approvals: u32) -> Result<Built, FactsError> {
+    /// Entities and context of the schema. The request made of them is checked against it.
+    pub(crate) fn build(&self, sets: &PolicySets, action: &ActionEntities, approvals: u32) -> Result<Built, FactsError> {
         if let Resource::Principal(resource) = &self.resource
             && *resource != self.principal
             && self.resource.label() == self.principal.label()
@@ -292,7 +292,14 @@ impl Facts {
             }
         }
         let context = Context::from_pairs(pairs.into_iter().map(|(key, value)| (key.to_owned(), value))).map_err(FactsError::new)?;
-        let entities = Entities::from_entities(slice.entities, Some(&sets.schema)).map_err(FactsError::new)?;
+        // Each entity above has the attributes of its kind, with their types: that is checked here wherever assertions are, and
+        // by a test for every kind. In between, to check it would cost as much as the decision. The request is checked always.
+        if cfg!(debug_assertions) {
+            Entities::from_entities(slice.entities.iter().cloned(), Some(&sets.schema)).map_err(FactsError::new)?;
+        }
+        // Without the schema, which would bring all of its actions: the one that is asked about and its groups are enough.
+        let entities = slice.entities.into_iter().chain(action.entities.iter().cloned());
+        let entities = Entities::from_entities(entities, None).map_err(FactsError::new)?;
         Ok(Built { principal, resource, context, entities })
     }
 }

@@ -7,6 +7,7 @@ mod isolation;
 mod matrix;
 mod own;
 mod rules;
+mod scope;
 
 use std::collections::BTreeSet;
 

@@ -6,7 +6,7 @@ use vocabulary::SYSTEM_OWNER;
 use super::{allowed, facts, job, node, operator, project, resource, service_of, staff, tenant, user_of};
 use crate::{ALL_ACTIONS, ActionInfo, EntityKind, PolicySets, Principal, Resource, SetFacts};
 
-fn columns(own: SetFacts) -> Vec<(&'static str, Principal)> {
+pub(super) fn columns(own: SetFacts) -> Vec<(&'static str, Principal)> {
     let here = project(1);
     let of = |role: &str| format!("{role}@{here}");
     vec![
