@@ -28,6 +28,7 @@ cargo xtask VERB
   faults    processes that stand still for 1, 10 and 60 s, disks that are full or break, and processes that are killed at named
             points of an operation: --kills N (200) --seed S (1) for the last alone (a part of it all is in `test`)
   guest     the whole suite of jobs in the emulated guest with unified control groups (a part of it is in `test`)
+  golden    make the deployment on which later versions must start: crates/control/testdata
   image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
   tidy      check the tree: no paths of a machine, no unfinished marks
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["openapi"] => openapi::run(false),
         ["openapi", "--check"] => openapi::run(true),
+        ["golden"] => golden(),
         ["simulate", rest @ ..] => simulate::run(rest),
         ["demo"] => demo::run(),
         ["image", "demo"] => setup::demo().and_then(|()| image::demo()).map(drop),
@@ -68,6 +70,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes the deployment that later versions must start on, and keeps it.
+fn golden() -> anyhow::Result<()> {
+    let (program, arguments) = (cargo(), ["test", "--locked", "--package", "control", "--test", "golden"]);
+    println!("$ SWARM_KEEP_GOLDEN=1 {program} {}", arguments.join(" "));
+    let status = std::process::Command::new(&program).args(arguments).env("SWARM_KEEP_GOLDEN", "1").current_dir(root()).status()?;
+    anyhow::ensure!(status.success(), "it was not made: {status}");
+    println!("kept in crates/control/testdata; one that exists is an older version's promise: commit another only under another name");
+    Ok(())
 }
 
 /// The suite of jobs where control groups are unified only, one test after the other in an emulated machine.

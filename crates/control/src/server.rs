@@ -143,9 +143,9 @@ pub enum Needs {
 #[derive(Debug)]
 pub struct Prepared {
     config: ServerConfig,
-    store: Store,
-    blobs: Blobs,
-    found: Found,
+    pub(crate) store: Store,
+    pub(crate) blobs: Blobs,
+    pub(crate) found: Found,
 }
 
 impl Prepared {
@@ -266,7 +266,7 @@ impl Server {
 }
 
 /// Serves an opened deployment.
-async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootstrap::Opened, now: UnixTime) -> Result<Server, StartError> {
+pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, opened: bootstrap::Opened, now: UnixTime) -> Result<Server, StartError> {
     let control_id = fresh(ControlId::new, now);
     let listener =
         TcpListener::bind(config.listen).await.map_err(|source| StartError::Listen { address: config.listen, source })?;

@@ -2,6 +2,7 @@
 
 mod channel;
 mod count;
+mod golden;
 mod jobs;
 mod keylife;
 mod node_log;
