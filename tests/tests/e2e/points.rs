@@ -293,8 +293,11 @@ impl Run {
         let ended = ended.unwrap_or_else(|error| panic!("{what}: {error}: {:?}", self.ground.tenant.json(&["job", "show", &job])));
         if !stop {
             assert_eq!(ended["state"], "exited", "{what}: {ended}");
-            self.ground.mend();
-            let volume = e2e::wait_for("the volume", LIMIT, || Ok(self.ground.tenant.json(&["volume", "show", &out]).ok())).unwrap();
+            let volume = e2e::wait_for("the volume", LIMIT, || {
+                self.ground.mend();
+                Ok(self.ground.tenant.json(&["volume", "show", &out]).ok())
+            });
+            let volume = volume.unwrap();
             assert_eq!(volume["head"]["seq"], 1, "{what}: one commit: {volume}");
             let opened = tempfile::tempdir_in(self.ground.mine.path()).unwrap();
             let into = opened.path().join("out");
