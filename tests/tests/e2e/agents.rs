@@ -200,7 +200,59 @@ fn three_agents_share_the_work_and_no_job_is_lost_or_runs_twice() {
     let verified = world.tenant.typed(&["verify", text(&receipt).unwrap()]).unwrap().ok().unwrap();
     assert!(verified.out().contains("an operator had set the node apart for the tenant"), "{}", verified.out());
 
+    let log = lost.dir.join("log");
     lost.stop();
     drained.stop();
+    log_of_a_node_is_judged(&world, &log);
     world.close().unwrap();
+}
+
+/// By operators, against what the deployment's log kept: proved as it is, and not once a byte of it is another.
+fn log_of_a_node_is_judged(world: &World, log: &std::path::Path) {
+    let judge = |dir: &std::path::Path| world.operator.typed(&["-o", "json", "audit", "node-log", text(dir).unwrap()]).unwrap();
+    let proved = judge(log).ok().unwrap().json().unwrap();
+    assert_eq!((&proved["integrity"], &proved["completeness"]), (&"proved".into(), &"proved".into()), "{proved}");
+    assert!(proved["anchors"].as_u64() > Some(1), "{proved}");
+
+    // Copied twice: in one copy a word of an entry is another, in one the checkpoint is not the node's.
+    let copied = |name: &str| {
+        let copy = world.folder().join(name);
+        let done = std::process::Command::new("cp").args(["-r", text(log).unwrap(), text(&copy).unwrap()]).status().unwrap();
+        assert!(done.success());
+        copy
+    };
+    let rewritten = copied("log-rewritten");
+    assert!(rewrite(&rewritten.join("tile/entries")) > 0);
+    let refused = judge(&rewritten);
+    assert_eq!(refused.code(), Some(6), "{}", refused.err());
+    assert!(refused.out().contains("not proved"), "{}", refused.out());
+    let unsigned = copied("log-unsigned");
+    let note = std::fs::read_to_string(unsigned.join("checkpoint")).unwrap();
+    let (origin, rest) = note.split_once('\n').unwrap();
+    let (size, rest) = rest.split_once('\n').unwrap();
+    std::fs::write(unsigned.join("checkpoint"), format!("{origin}\n{}\n{rest}", size.parse::<u64>().unwrap() - 1)).unwrap();
+    assert_eq!(judge(&unsigned).code(), Some(6));
+
+    // A tenant's people do not see how nodes are enrolled.
+    let told = world.tenant.typed(&["audit", "node-log", text(log).unwrap()]).unwrap();
+    assert_eq!(told.code(), Some(6));
+    assert!(told.err().contains("operators see the enrolments of nodes"), "{}", told.err());
+}
+
+/// Makes the first `version` in each file another word; says in how many.
+fn rewrite(folder: &std::path::Path) -> usize {
+    let mut changed = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            changed += rewrite(&path);
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(7).position(|window| window == b"version").unwrap();
+        bytes[at] = b'w';
+        std::fs::write(&path, bytes).unwrap();
+        changed += 1;
+    }
+    changed
 }
