@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vocabulary::api::{AuditEntry, AuditProof, AuditRevealed, Page};
+use vocabulary::api::{AuditEntry, AuditProof, AuditRevealed, Page, WhoAmI};
 
 use crate::app::App;
 use crate::args::AuditVerb;
@@ -31,7 +31,7 @@ pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
     match verb {
         AuditVerb::Tail { follow, limit } => tail(app, &client, follow, limit).await,
         AuditVerb::Search { action, actor, resource, outcome } => {
-            let mut query = String::from("/v1/audit?limit=200");
+            let mut query = format!("{}?limit=200", entries(&client).await?);
             for (key, value) in [("action", action), ("actor", actor), ("resource", resource), ("outcome", outcome)] {
                 if let Some(value) = value {
                     query.push_str(&format!("&{key}={}", escape(&value)));
@@ -57,8 +57,15 @@ pub(crate) async fn audit(app: &App, verb: AuditVerb) -> Result<(), CliError> {
     }
 }
 
+/// Where the entries lie that whoever is logged in may see: those of their tenant, or for operators those of the platform.
+pub(super) async fn entries(client: &Client) -> Result<&'static str, CliError> {
+    let who: WhoAmI = client.send(&Call::get("/v1/whoami"), None).await?;
+    Ok(if who.tenant.is_some() { "/v1/audit" } else { "/v1/platform-audit" })
+}
+
 async fn tail(app: &App, client: &Client, follow: bool, limit: u64) -> Result<(), CliError> {
-    let newest: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?newest=true&limit={limit}")), None).await?;
+    let log = entries(client).await?;
+    let newest: Page<AuditEntry> = client.send(&Call::get(format!("{log}?newest=true&limit={limit}")), None).await?;
     let mut last = newest.items.last().map(|entry| entry.index);
     app.output.list(&newest.items, &COLUMNS, row)?;
     if !follow {
@@ -68,7 +75,7 @@ async fn tail(app: &App, client: &Client, follow: bool, limit: u64) -> Result<()
     loop {
         tick.tick().await;
         let from = last.map_or_else(String::new, |index| format!("&after={index}"));
-        let page: Page<AuditEntry> = client.send(&Call::get(format!("/v1/audit?limit=200{from}")), None).await?;
+        let page: Page<AuditEntry> = client.send(&Call::get(format!("{log}?limit=200{from}")), None).await?;
         for entry in &page.items {
             last = Some(entry.index);
             match app.output.format {
@@ -108,7 +115,7 @@ async fn verify(app: &App, client: &Client, witness_policy: Option<&std::path::P
     bar.finish_and_clear();
     // What the witnesses signed must be a beginning of what was walked.
     witnesses.fits(&leaves)?;
-    let mine: Vec<AuditEntry> = app.all(client, "/v1/audit?limit=1000").await?;
+    let mine: Vec<AuditEntry> = app.all(client, &format!("{}?limit=1000", entries(client).await?)).await?;
     let mut checked = 0_u64;
     for entry in &mine {
         let Some(leaf) = usize::try_from(entry.index).ok().and_then(|index| leaves.get(index)) else {

@@ -72,7 +72,7 @@ pub(crate) async fn verify(app: &App, client: &Client, dir: &Path) -> Result<(),
     let words: Vec<&str> = origin.split('/').collect();
     let ["swarm.invalid", deployment, "node", node, "log"] = words.as_slice() else { return Err(malformed()) };
     let (deployment, node) = (deployment.parse().map_err(|_| malformed())?, node.parse().map_err(|_| malformed())?);
-    let entries: Vec<AuditEntry> = app.all(client, &format!("/v1/audit?limit=1000&resource=node/{node}")).await?;
+    let entries: Vec<AuditEntry> = app.all(client, &format!("{}?limit=1000&resource=node/{node}", super::audit::entries(client).await?)).await?;
     let (record_key, anchors) = known(&entries, node)?;
     let record_key = record_key.ok_or_else(|| {
         CliError::verification(format!("no entry that you may see enrols node {node}")).hint("operators see the enrolments of nodes: log in as one, in the deployment of the node")
