@@ -164,7 +164,7 @@ impl Metrics {
     /// Series of which the absence would look like health are there from the start.
     fn keep_series(&self) {
         for state in LIVE {
-            drop(self.jobs.get_or_create(&[("state", word(state))]));
+            drop(self.jobs.get_or_create(&[("state", state.as_str())]));
         }
         for state in NODES {
             drop(self.nodes.get_or_create(&[("state", state)]));
@@ -230,7 +230,7 @@ impl Metrics {
             }
         }
         for (state, count) in LIVE.into_iter().zip(by_state) {
-            self.jobs.get_or_create(&[("state", word(state))]).set(count);
+            self.jobs.get_or_create(&[("state", state.as_str())]).set(count);
         }
     }
 
@@ -308,21 +308,6 @@ fn class(status: http::StatusCode) -> &'static str {
         300..=399 => "3xx",
         400..=499 => "4xx",
         _ => "5xx",
-    }
-}
-
-/// The word of the API.
-const fn word(state: JobState) -> &'static str {
-    match state {
-        JobState::Pending => "pending",
-        JobState::Pulling => "pulling",
-        JobState::Opening => "opening",
-        JobState::Creating => "creating",
-        JobState::Running => "running",
-        JobState::Stopping => "stopping",
-        JobState::Sealing => "sealing",
-        JobState::Exited => "exited",
-        JobState::Failed => "failed",
     }
 }
 

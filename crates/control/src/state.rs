@@ -325,7 +325,23 @@ impl Control {
         self.entry_about(now, tenant, actor, source, outcome, action, event, Vec::new())
     }
 
-    /// The same, with personal values that are sealed under their subject's key.
+    /// Commits the entry of a refusal, and gives the answer with its index. A refusal that cannot be recorded is answered with
+    /// why not.
+    pub(crate) async fn record_refusal(&self, entry: Result<EncodedEntry, Failure>, failure: Failure, now: UnixTime) -> Failure {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(internal) => return internal,
+        };
+        match self.store.commit(Transaction::new().entry(entry), now).await {
+            Ok(committed) => match committed.audit_indexes.first() {
+                Some(index) => failure.recorded(*index),
+                None => failure,
+            },
+            Err(error) => commit_failure(error),
+        }
+    }
+
+    /// The same as [`Self::entry`], with personal values that are sealed under their subject's key.
     #[expect(clippy::too_many_arguments, reason = "an entry has this many parts, and each caller says each of them once")]
     pub(crate) fn entry_about(
         &self,

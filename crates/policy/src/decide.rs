@@ -159,7 +159,7 @@ impl Refusal {
 pub(crate) const SECOND_PERSON_WAIVED: &str = "second person waived (development profile)";
 
 /// Decides, under the set of the principal's own tenant. In the development profile a missing second person is waived, and
-/// the permit says so. Facts that do not fit the schema, and rules that cannot be evaluated, are refusals.
+/// the permit says so. A request that does not fit the schema, and rules that cannot be evaluated, are refusals.
 #[expect(clippy::result_large_err, reason = "a refusal ends its request; boxing it would save nothing that counts")]
 pub fn decide<A: Action>(sets: &PolicySets, facts: &Facts) -> Result<Permit<A>, Refusal> {
     let info = const { &A::INFO };

@@ -291,6 +291,21 @@ impl JobState {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Exited | Self::Failed)
     }
+    /// The word of the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Pulling => "pulling",
+            Self::Opening => "opening",
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Sealing => "sealing",
+            Self::Exited => "exited",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Why an attempt ended, apart from its code.

@@ -179,11 +179,11 @@ fn completeness(mine: &[AuditEntry], size: u64) -> Result<(&'static str, String)
     }
     Ok(match judge(&indexes, &counts) {
         Completeness::Complete { below } => {
-            ("proved", format!("{} counts in the log hold; nothing of this tenant is missing below index {below}", counts.len()))
+            ("proved", format!("{} counts in the log hold; none of these is missing below index {below}", counts.len()))
         }
         Completeness::Contradicted { counted, shown } => (
             "not proved",
-            format!("the log counted {} entries of this tenant below index {}, and {shown} were shown", counted.count, counted.below),
+            format!("the log counted {} of these entries below index {}, and {shown} were shown", counted.count, counted.below),
         ),
         Completeness::NotCounted => ("not checked", "the log holds no count yet: the first comes within ten minutes of the first entry".to_owned()),
     })

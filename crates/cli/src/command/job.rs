@@ -35,7 +35,7 @@ pub(crate) async fn job(app: &App, verb: JobVerb) -> Result<(), CliError> {
                 vec![
                     job.id.to_string(),
                     job.spec.name.to_string(),
-                    state(job.state).to_owned(),
+                    job.state.as_str().to_owned(),
                     job.exit.as_ref().map_or_else(String::new, |exit| reason(exit.reason).to_owned()),
                     job.node_name.as_ref().map_or_else(String::new, ToString::to_string),
                     job.created.to_string(),
@@ -90,7 +90,7 @@ async fn run(app: &App, client: &Client, run: JobRun) -> Result<(), CliError> {
     let submit = Call::post("/v1/jobs", &JobCreate { project, spec })?.idempotent(suffix());
     let job: Job = app.send(client, &submit).await?;
     if detach {
-        return app.output.one(&job, &[("job", job.id.to_string()), ("state", state(job.state).to_owned()), ("follow it", follow_hint(job.id))]);
+        return app.output.one(&job, &[("job", job.id.to_string()), ("state", job.state.as_str().to_owned()), ("follow it", follow_hint(job.id))]);
     }
     app.output.say(format!("job {} submitted", job.id));
     let interrupted = tokio::select! {
@@ -257,7 +257,7 @@ fn show(app: &App, job: &Job) -> Result<(), CliError> {
     let mut pairs = vec![
         ("job", job.id.to_string()),
         ("name", job.spec.name.to_string()),
-        ("state", state(job.state).to_owned()),
+        ("state", job.state.as_str().to_owned()),
         ("attempt", job.attempt.to_string()),
         ("node", job.node_name.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
         ("image", job.spec.image.to_string()),
@@ -355,20 +355,6 @@ fn grant(text: &str) -> Result<SandboxGrant, CliError> {
         "cma" => Ok(SandboxGrant::Cma),
         "may_compile" => Ok(SandboxGrant::MayCompile),
         other => Err(CliError::usage(format!("`{}` is no grant: debug, uring, cma or may_compile", visible(other)))),
-    }
-}
-
-fn state(state: JobState) -> &'static str {
-    match state {
-        JobState::Pending => "pending",
-        JobState::Pulling => "pulling",
-        JobState::Opening => "opening",
-        JobState::Creating => "creating",
-        JobState::Running => "running",
-        JobState::Stopping => "stopping",
-        JobState::Sealing => "sealing",
-        JobState::Exited => "exited",
-        JobState::Failed => "failed",
     }
 }
 

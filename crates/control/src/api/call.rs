@@ -274,17 +274,7 @@ impl<A: Action> Call<A> {
         let code = failure.problem.code;
         let event = Event::Refused { action: A::NAME.to_owned(), resource_kind: kind.to_owned(), resource: id, code, rules: vec![rule.to_owned()] };
         let entry = self.control.entry(self.now, member.owner(), actor(member), self.source(), Outcome::Refused(code), Some(A::NAME), event);
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(internal) => return internal,
-        };
-        match self.control.store.commit(Transaction::new().entry(entry), self.now).await {
-            Ok(committed) => match committed.audit_indexes.first() {
-                Some(index) => failure.recorded(*index),
-                None => failure,
-            },
-            Err(error) => commit_failure(error),
-        }
+        self.control.record_refusal(entry, failure, self.now).await
     }
 
     /// The same, for a release of keys to a person, with the purpose that the person named.
@@ -367,20 +357,9 @@ impl<A: Action> Call<A> {
             code,
             rules: refusal.rules,
         };
-        let recorded = self
-            .control
-            .entry(self.now, member.owner(), actor(member), self.source(), Outcome::Refused(code), Some(refusal.action), event)
-            .map(|entry| Transaction::new().entry(entry));
-        match recorded {
-            Ok(transaction) => match self.control.store.commit(transaction, self.now).await {
-                Ok(committed) => match committed.audit_indexes.first() {
-                    Some(index) => failure.recorded(*index),
-                    None => failure,
-                },
-                Err(error) => commit_failure(error),
-            },
-            Err(internal) => internal,
-        }
+        let entry =
+            self.control.entry(self.now, member.owner(), actor(member), self.source(), Outcome::Refused(code), Some(refusal.action), event);
+        self.control.record_refusal(entry, failure, self.now).await
     }
 
     /// Leaves a pending confirmation behind, bound to this very request.

@@ -20,7 +20,7 @@ use identity::{Subject, VerifiedPeer};
 use policy::{Action, CallFacts, Facts, JobFacts, Permit, Resource, SetFacts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use store::{Kind, Transaction};
+use store::Kind;
 use vocabulary::job::AttemptId;
 use vocabulary::{ErrorCode, JobId, NodeId, Profile, SYSTEM_OWNER, TenantId, UnixTime};
 
@@ -33,7 +33,7 @@ use crate::clock;
 use crate::metrics::Listener;
 use crate::planner::{AttemptRow, JobRow};
 use crate::row::NodeRow;
-use crate::state::{Control, commit_failure};
+use crate::state::Control;
 
 /// One call of one action by one node.
 #[derive(Debug)]
@@ -284,17 +284,7 @@ impl<A: Action> NodeCall<A> {
     pub(crate) async fn refused(&self, tenant: TenantId, failure: Failure, kind: String, id: String, rules: Vec<String>) -> Failure {
         let code = failure.problem.code;
         let event = Event::Refused { action: A::NAME.to_owned(), resource_kind: kind, resource: id, code, rules };
-        let entry = match self.entry_of(tenant, Outcome::Refused(code), event) {
-            Ok(entry) => entry,
-            Err(internal) => return internal,
-        };
-        match self.control.store.commit(Transaction::new().entry(entry), self.now).await {
-            Ok(committed) => match committed.audit_indexes.first() {
-                Some(index) => failure.recorded(*index),
-                None => failure,
-            },
-            Err(error) => commit_failure(error),
-        }
+        self.control.record_refusal(self.entry_of(tenant, Outcome::Refused(code), event), failure, self.now).await
     }
 
     /// An entry of something that this node did.

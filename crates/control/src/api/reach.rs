@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use audit::entry::Source;
 use audit::{Event, Outcome};
 use policy::Action;
-use store::Transaction;
 use vocabulary::{ErrorCode, PrincipalId, UnixTime};
 
 use crate::api::call::Call;
@@ -17,7 +16,7 @@ use crate::api::listener::Connection;
 use crate::api::problem::Failure;
 use crate::caller::Member;
 use crate::limits::{REACHES_PER_MINUTE, REACHING_MAX};
-use crate::state::{Control, actor, commit_failure};
+use crate::state::{Control, actor};
 
 /// How often each principal was refused in this minute.
 #[derive(Debug, Default)]
@@ -101,17 +100,7 @@ impl Reach {
         let event = Event::Refused { action: self.action.to_owned(), resource_kind, resource, code, rules: Vec::new() };
         let entry =
             self.control.entry(self.now, self.member.owner(), actor(&self.member), self.source, Outcome::Refused(code), Some(self.action), event);
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(internal) => return internal,
-        };
-        match self.control.store.commit(Transaction::new().entry(entry), self.now).await {
-            Ok(committed) => match committed.audit_indexes.first() {
-                Some(index) => failure.recorded(*index),
-                None => failure,
-            },
-            Err(error) => commit_failure(error),
-        }
+        self.control.record_refusal(entry, failure, self.now).await
     }
 }
 

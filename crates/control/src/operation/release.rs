@@ -4,12 +4,10 @@ use audit::entry::{Actor, Source};
 use audit::{Event, Outcome};
 use policy::action::AttemptLease;
 use policy::{Action, CallFacts, Decision, Facts, Principal, ReleaseFacts, Resource};
-use store::Transaction;
 use vocabulary::{ErrorCode, Profile};
 
 use crate::api::node::{NodeCall, PlacedAttempt};
 use crate::api::problem::Failure;
-use crate::state::commit_failure;
 
 /// Kind and id of what is asked for, as entries name it.
 pub(crate) type Asked<'a> = (&'static str, &'a (dyn std::fmt::Display + Sync));
@@ -63,15 +61,5 @@ pub(crate) async fn refused<A: Action>(
     let (code, node) = (failure.problem.code, call.node_id());
     let event = Event::Refused { action: A::NAME.to_owned(), resource_kind: kind.to_owned(), resource: id.to_string(), code, rules };
     let entry = call.control.entry(call.now, placed.tenant.tenant, Actor::Node(node), Source::Node(node), Outcome::Refused(code), Some(A::NAME), event);
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(internal) => return internal,
-    };
-    match call.control.store.commit(Transaction::new().entry(entry), call.now).await {
-        Ok(committed) => match committed.audit_indexes.first() {
-            Some(index) => failure.recorded(*index),
-            None => failure,
-        },
-        Err(error) => commit_failure(error),
-    }
+    call.control.record_refusal(entry, failure, call.now).await
 }

@@ -9,7 +9,7 @@ use vocabulary::JobId;
 use vocabulary::api::Job;
 use vocabulary::job::{JobState, LogFrame, LogStream};
 
-use super::{fetch, state};
+use super::fetch;
 use crate::app::App;
 use crate::client::{Call, Client};
 use crate::error::CliError;
@@ -110,7 +110,7 @@ impl<'a> Teller<'a> {
         }
         match job.report.as_ref().and_then(|report| report.progress) {
             Some((done, total)) if total > 0 => {
-                let bar = self.bar.get_or_insert_with(|| crate::progress::bytes(self.app.output.quiet, total, state(job.state)));
+                let bar = self.bar.get_or_insert_with(|| crate::progress::bytes(self.app.output.quiet, total, job.state.as_str()));
                 bar.set_length(total);
                 bar.set_position(done);
             }
