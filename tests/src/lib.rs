@@ -13,6 +13,7 @@
 mod cluster;
 mod deployment;
 mod disk;
+pub mod leak;
 #[expect(dead_code, reason = "the tests use the small image only")]
 #[path = "../../xtask/src/oci.rs"]
 mod oci;

@@ -36,6 +36,13 @@ impl Person {
         &self.name
     }
 
+    /// The authenticator's secret, once enrolled: the bytes.
+    #[must_use]
+    pub fn secret(&self) -> Option<Vec<u8>> {
+        let pairs = self.secret.as_deref()?.as_bytes().chunks(2);
+        pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+    }
+
     /// Takes the secret that a QR code shows (base32) into the authenticator.
     pub fn scan(&mut self, secret: &str) -> anyhow::Result<()> {
         self.secret = Some(hexadecimal(secret)?);

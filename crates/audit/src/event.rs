@@ -337,6 +337,21 @@ pub enum Event {
     SealChanged { generation: u32, threshold: u8, shares: u8 },
 }
 
+/// Every word that [`Event::kind`] says.
+pub const KINDS: [&str; 78] = [
+    "logged_in", "login_refused", "logged_out", "factor_enrolled", "factor_removed", "recovery_code_used", "step_up_passed",
+    "step_up_refused", "token_issued", "token_spent", "token_revoked", "certificate_issued", "certificate_revoked", "tenant_changed",
+    "project_changed", "quota_changed", "user_changed", "service_account_changed", "role_granted", "role_revoked", "policy_changed",
+    "entries_counted", "person_erased", "personal_revealed", "witness_policy_changed", "node_witness_offered", "node_log_anchored",
+    "node_enrolled", "node_drained", "node_dedicated", "node_revoked", "node_lost", "key_created", "key_rotated", "key_destroyed",
+    "key_released", "lease_ended", "volume_created", "volume_changed", "writer_registered", "volume_committed", "volume_deleted",
+    "secret_created", "secret_key_released", "secret_set", "secret_released", "secret_deleted", "image_imported", "image_policy_changed",
+    "image_signatures_added", "image_signed", "image_deleted", "job_submitted", "job_placed", "job_step", "job_finished", "job_evicted",
+    "job_stopped", "refused", "refusals_counted", "strangers_refused", "exported", "log_started", "heartbeat", "server_started",
+    "server_stopped", "seal_opened", "seal_initialised", "seal_refused", "seal_shares_drawn", "keys_rewrapped", "key_version_ended",
+    "key_destruction_scheduled", "key_destruction_cancelled", "root_epoch_made", "root_epoch_ended", "backup_retention_set", "seal_changed",
+];
+
 impl Event {
     /// The kind's name, as it stands in `metadata.event_code`.
     #[must_use]

@@ -66,6 +66,9 @@ pub(crate) enum Noun {
     Doctor,
     /// Verify a receipt, or a release of this program: offline, without a login
     Verify(Verify),
+    /// Make a file for whoever helps from afar, with nobody's data in it
+    #[command(subcommand)]
+    Support(SupportVerb),
     /// Explain an error code
     Explain(Explain),
     /// Tenants
@@ -289,6 +292,30 @@ pub(crate) struct Server {
     /// A part of `swarm up`: the passphrase comes on standard input (an empty line: start sealed), whose end ends the server
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
+}
+
+/// Help from afar.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SupportVerb {
+    /// Make a support bundle: versions, sizes, counts, verdicts, metrics, and the program's own words out of logs
+    #[command(after_help = "\
+Chosen is what goes in: numbers, dates, and words of this program. No names, addresses, paths, ids, rows, keys or data; the\n\
+manifest in it says what was left out, and why. It is a tar archive under zstd, mode 0600, below 8 MiB before compression.\n\
+The deployment is only read, whether it runs or not. Run it as root, or as the user of the part that it is about.")]
+    Bundle {
+        /// The new file, by custom …tar.zst
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Where the state of the control plane lies
+        #[arg(long, default_value = "/var/lib/swarm/server", env = "SWARM_SERVER_DIR", value_name = "DIR")]
+        server_dir: PathBuf,
+        /// Where the node's state lies
+        #[arg(long, default_value = "/var/lib/swarm/node", env = "SWARM_NODE_DIR", value_name = "DIR")]
+        node_dir: PathBuf,
+        /// A log of a part, of which the end is looked at; repeat for several (default: those that `swarm up` keeps)
+        #[arg(long, value_name = "FILE")]
+        log: Vec<PathBuf>,
+    },
 }
 
 /// What is done with the state of a control plane.

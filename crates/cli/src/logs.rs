@@ -45,6 +45,11 @@ pub(crate) fn are_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
+/// Whether somebody chose what is written.
+pub(crate) fn are_filtered() -> bool {
+    std::env::var_os(FILTER).is_some_and(|filter| !filter.is_empty())
+}
+
 /// Writes a line of our own in the form of those that are traced. No filter has a say: it is a remark to people, or why we end.
 pub(crate) fn line(level: &str, message: &str, code: Option<&str>, hint: Option<&str>) {
     let mut timestamp = String::new();

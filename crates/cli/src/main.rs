@@ -15,6 +15,7 @@ mod place;
 mod progress;
 mod prompt;
 mod registry;
+mod settings;
 mod supervise;
 mod trust;
 
@@ -78,6 +79,7 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
         Noun::Status => command::tenant::status(app).await,
         Noun::Doctor => command::doctor::doctor(app).await,
         Noun::Verify(verify) => command::verify::verify(app, &verify),
+        Noun::Support(verb) => command::support::support(app, verb).await,
         Noun::Explain(explain) => command::explain::explain(app, explain.code.as_deref()),
         Noun::Quota(verb) => command::quota::quota(app, verb).await,
         Noun::Tenant(verb) => command::tenant::tenant(app, verb).await,

@@ -46,6 +46,7 @@ mod server;
 mod shared;
 mod state;
 mod subject;
+pub mod support;
 mod vault;
 mod witness;
 #[cfg(test)]

@@ -32,6 +32,9 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 const LIVE: [JobState; 7] =
     [JobState::Pending, JobState::Pulling, JobState::Opening, JobState::Creating, JobState::Running, JobState::Stopping, JobState::Sealing];
 
+/// What is done to keys.
+const STEPS: [&str; 4] = ["rotated", "rewrapped", "retired", "destroyed"];
+
 /// How a node is; the first that is true of it.
 const NODES: [&str; 5] = ["revoked", "lost", "silent", "draining", "alive"];
 
@@ -104,6 +107,16 @@ impl Observer for Commits {
     }
 }
 
+/// The words of this module that are values of labels.
+pub(crate) fn words() -> Vec<&'static str> {
+    let listeners = [Listener::Api, Listener::Nodes].map(Listener::as_str);
+    let buckets = [Bucket::Member, Bucket::Credentials].map(Bucket::as_str);
+    let fates = [Fate::Committed, Fate::Replayed, Fate::Refused, Fate::Failed].map(Fate::as_str);
+    let rest = ["other", "none", "1xx", "2xx", "3xx", "4xx", "5xx", "allowed", "refused", "failed"];
+    let states = LIVE.into_iter().map(JobState::as_str).chain(NODES).chain(STEPS);
+    listeners.into_iter().chain(buckets).chain(fates).chain(states).chain(rest).collect()
+}
+
 impl Metrics {
     /// All of them at nothing, for a process that starts now.
     pub(crate) fn new(started: UnixTime) -> Self {
@@ -172,7 +185,7 @@ impl Metrics {
         for fate in [Fate::Committed, Fate::Replayed, Fate::Refused, Fate::Failed] {
             drop(self.commits.transactions.get_or_create(&[("fate", fate.as_str())]));
         }
-        for step in ["rotated", "rewrapped", "retired", "destroyed"] {
+        for step in STEPS {
             drop(self.key_steps.get_or_create(&[("step", step)]));
         }
         for bucket in [Bucket::Member, Bucket::Credentials] {

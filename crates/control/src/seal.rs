@@ -46,6 +46,11 @@ fn path_of(digest: &Sha256Digest) -> Result<BlobPath, StartError> {
     format!("{FOLDER}/{}.json", hex::encode(digest.as_bytes())).parse().map_err(internal)
 }
 
+/// The name among the objects of the file that the row's body names.
+pub(crate) fn named(body: &str) -> Option<BlobPath> {
+    path_of(&serde_json::from_str::<SealRow>(body).ok()?.file).ok()
+}
+
 /// Reads the file in force; `None` where there is no seal at all.
 pub(crate) async fn current(store: &Store, blobs: &Blobs) -> Result<Option<Current>, StartError> {
     let row = store.list(SYSTEM_OWNER, SEAL, Page::first(1)).await.map_err(internal)?.items.into_iter().next();

@@ -39,7 +39,7 @@ fn changed(error: &dyn std::fmt::Display) -> JournalError {
 }
 
 /// The tiles in the node's directory.
-struct Folder<'a>(&'a Path);
+pub(crate) struct Folder<'a>(pub(crate) &'a Path);
 
 impl TileReader for Folder<'_> {
     fn tile(&self, path: &TilePath) -> Option<Vec<u8>> {

@@ -32,6 +32,7 @@ mod sandbox;
 mod secrets;
 mod statement;
 mod store;
+pub mod support;
 #[cfg(test)]
 mod testing;
 mod volumes;

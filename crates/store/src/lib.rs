@@ -30,6 +30,7 @@ pub mod sql;
 pub mod store;
 pub mod transaction;
 pub mod watch;
+pub mod statistics;
 mod writer;
 
 #[cfg(test)]

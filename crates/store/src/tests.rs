@@ -34,6 +34,7 @@ mod race;
 mod refusal;
 mod server;
 mod shared;
+mod statistics;
 mod tenant;
 mod tls;
 mod watch;

@@ -24,3 +24,5 @@ mod quickstart;
 mod seal;
 #[cfg(test)]
 mod shared;
+#[cfg(test)]
+mod support;

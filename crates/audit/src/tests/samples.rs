@@ -351,3 +351,10 @@ pub(super) fn entries() -> Vec<Entry> {
     }
     entries
 }
+
+#[test]
+fn the_list_of_kinds_is_whole() {
+    let samples: std::collections::BTreeSet<&str> = entries().iter().map(|entry| entry.event.kind()).collect();
+    let listed: std::collections::BTreeSet<&str> = crate::event::KINDS.into_iter().collect();
+    assert_eq!(samples, listed);
+}

@@ -18,6 +18,7 @@ pub(crate) mod quota;
 pub(crate) mod seal;
 pub(crate) mod secret;
 pub(crate) mod server;
+pub(crate) mod support;
 pub(crate) mod tenant;
 pub(crate) mod token;
 pub(crate) mod up;

@@ -9,6 +9,7 @@ use vocabulary::api::{JoinToken, JoinTokenCreate, Node, NodeDedicate, NodeDrain}
 use vocabulary::plan::NodePlace;
 
 use crate::app::App;
+use crate::settings::{self, NodeSettings};
 use crate::args::{NodeJoin, NodeRun, NodeVerb};
 use crate::client::Call;
 use crate::command::server::{asked_to_end, end_with_parent};
@@ -138,6 +139,9 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
     let (stop, orphaned) = (CancellationToken::new(), CancellationToken::new());
     if args.supervised {
         end_with_parent(orphaned.clone());
+    }
+    if args.node_dir.join("node.json").is_file() {
+        settings::leave(&args.node_dir, &NodeSettings::of(&args))?;
     }
     let options = NodeOptions {
         dir: args.node_dir,

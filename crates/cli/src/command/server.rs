@@ -15,6 +15,7 @@ use crate::error::{CliError, chain};
 use crate::host::{self, Account};
 use crate::place::Endpoints;
 use crate::prompt;
+use crate::settings::{self, ServerSettings};
 
 /// Goes on as another user, if that is asked for. Only before any thread exists: a thread keeps the rights that it began with.
 pub(crate) fn drop_privileges(app: &App, args: &args::Server) -> Result<(), CliError> {
@@ -74,6 +75,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     };
     let failed = |error: control::StartError| CliError::new(1, chain(&error));
     let prepared = Prepared::open(config).await.map_err(failed)?;
+    settings::leave(&args.data_dir, &ServerSettings::of(&args))?;
     let unseal = match at_hand {
         Some(unseal) => Some(unseal),
         None => unseal(app, &args, prepared.needs(), given)?,

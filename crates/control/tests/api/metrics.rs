@@ -135,6 +135,24 @@ async fn an_address_that_others_reach_is_refused_before_anything_is_made() {
     assert!(!folder.path().join("server").exists(), "nothing was made");
 }
 
+/// A support bundle takes a series only if its labels' values are these: none that we tell may be missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_word_of_them_is_one_that_support_knows() {
+    let world = World::new().await;
+    world.alice(Ask::get("/v1/whoami")).await.good();
+    world.alice(Ask::get("/v1/no-such-route")).await.refused(404, "not_found");
+    world.alice(Ask::new("PATCH", "/v1/whoami")).await;
+    let words = control::support::metric_words();
+    let text = world.server.metrics().await;
+    let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+    for sample in &scrape.samples {
+        for (label, value) in sample.labels.iter().filter(|(label, _)| *label != "version") {
+            assert!(words.contains(value.as_str()), "`{label}` of {} is `{value}`", sample.metric);
+        }
+    }
+    world.server.stop().await;
+}
+
 #[tokio::test]
 async fn they_are_told_only_when_asked_for() {
     let folder = tempfile::tempdir().unwrap();
