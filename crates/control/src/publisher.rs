@@ -108,6 +108,18 @@ async fn release(control: &Control) -> Result<(), Failed> {
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
+/// Publishes what is there before the first request is answered, so that whoever may ask finds a log. What cannot be published
+/// yet, because witnesses are asked first or another process holds the lease, is left to [`run`].
+pub(crate) async fn begin(control: &Control) {
+    let begun = async {
+        crate::witness::gather::begin(control).await?;
+        publish(control).await
+    };
+    if let Err(error) = begun.await {
+        tracing::error!(%error, "the log was not published; tried again");
+    }
+}
+
 async fn publish(control: &Control) -> Result<(), Failed> {
     if !control.witnesses.may_publish() {
         return Ok(());

@@ -339,6 +339,7 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
     if let Some(local) = &config.local_node {
         leave_join_token(&control, local).await?;
     }
+    crate::publisher::begin(&control).await;
     let mut tasks = JoinSet::new();
     let complete = |router: axum::Router<Arc<Control>>, listener: Listener| {
         // Whoever asks for what is no route makes no series of its own.

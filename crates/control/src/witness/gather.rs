@@ -60,9 +60,27 @@ pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
     .await;
 }
 
+/// Whom to ask about which checkpoint; where nobody is to be asked, signing is allowed at once.
+async fn to_be_asked(control: &Control) -> Result<Option<(Active, Publisher)>, Failed> {
+    let told = |failure: crate::api::problem::Failure| failure.problem.detail;
+    let publisher = control.store.publisher().await?.filter(|publisher| !publisher.checkpoint.is_empty());
+    let active = control.witness_policy().await.map_err(told)?;
+    let asked = active.zip(publisher);
+    if asked.is_none() {
+        // No witness was ever named, or nothing was ever signed.
+        control.witnesses.open();
+    }
+    Ok(asked)
+}
+
+/// What can be said of this database without a witness: it fits what was cosigned, and nobody has to be asked before it signs.
+pub(crate) async fn begin(control: &Control) -> Result<(), Failed> {
+    compare(control).await?;
+    to_be_asked(control).await.map(drop)
+}
+
 async fn round(control: &Control, memory: &mut Memory) -> Result<(), Failed> {
     let now = clock::now();
-    let publisher = control.store.publisher().await?.filter(|publisher| !publisher.checkpoint.is_empty());
     if !memory.compared {
         compare(control).await?;
         memory.compared = true;
@@ -70,12 +88,7 @@ async fn round(control: &Control, memory: &mut Memory) -> Result<(), Failed> {
     if matches!(control.witnesses.guard(), Guard::Closed(_)) {
         return Ok(());
     }
-    let told = |failure: crate::api::problem::Failure| failure.problem.detail;
-    let (Some(active), Some(publisher)) = (control.witness_policy().await.map_err(told)?, publisher) else {
-        // No witness was ever named, or nothing was ever signed.
-        control.witnesses.open();
-        return Ok(());
-    };
+    let Some((active, publisher)) = to_be_asked(control).await? else { return Ok(()) };
     let (note, checkpoint, missing) = candidate(control, &active, &publisher, now).await?;
     let mut asked: FuturesUnordered<_> = missing
         .iter()

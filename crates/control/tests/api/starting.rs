@@ -55,6 +55,28 @@ async fn a_wrong_passphrase_changes_nothing() {
     Running::start_in(folder).await.unwrap().stop().await;
 }
 
+/// Whoever may ask finds a log: at birth, and on the copy of a server that held the publisher's lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_published_before_the_first_answer() {
+    let size = async |server: &Running| {
+        let answer = server.ask(None, Ask::get("/v1/log/checkpoint")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        // The second line of a checkpoint is its size (C2SP tlog-checkpoint).
+        answer.text().lines().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let server = Running::start().await;
+    assert!(size(&server).await > 0);
+    let copied = tempfile::tempdir().unwrap();
+    let made = control::backup::backup(server.folder.path(), &copied.path().join("backup"), now(), &mut |_| ()).await.unwrap();
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::remove_dir(restored.path()).unwrap();
+    control::backup::restore(&copied.path().join("backup"), restored.path(), &control::backup::Known::default()).await.unwrap();
+    server.stop().await;
+    let again = Running::start_in(restored).await.unwrap();
+    assert!(size(&again).await > made.manifest.entries, "the entry of this start is published");
+    again.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_start_gives_a_ticket_until_the_first_administrator_has_enrolled() {
     let mut server = Running::start().await;
