@@ -7,10 +7,7 @@ use audit::key::{Ed25519Signer, KeyKind};
 use audit::sealed::SubjectRoot;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use identity::{
-    Class, IssuingAuthority, Pepper, Peppers, Pkcs8, ReceiptCertificate, RootAuthority, RootCertificate, StatementKey, Token, TokenKind,
-};
-use keys::aead::Aes256Gcm;
+use identity::{Class, Pepper, Peppers, ReceiptCertificate, RootAuthority, RootCertificate, StatementKey, Token, TokenKind};
 use keys::seal::{Argon2Cost, SealFile};
 use keys::{PlainKey, Purpose, Random, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -20,6 +17,7 @@ use vocabulary::fault::{self, Point};
 use vocabulary::{DeploymentId, KeyId, Name, PersonId, PrincipalId, Profile, SYSTEM_OWNER, Sensitivity, TenantId, TokenId, UnixTime};
 use zeroize::Zeroizing;
 
+use crate::deployment::{self, Certifying, DeploymentRow, SealedSecret, open_key};
 use crate::limits::TICKET_LIFETIME_MS;
 use crate::row::{FORMAT, PrincipalRow};
 use crate::seal;
@@ -117,43 +115,12 @@ pub enum StartError {
 pub(crate) fn internal(error: impl std::fmt::Display) -> StartError {
     StartError::Internal(error.to_string())
 }
-fn certificates(error: impl std::fmt::Display) -> StartError {
+pub(crate) fn certificates(error: impl std::fmt::Display) -> StartError {
     StartError::Certificates(error.to_string())
-}
-
-/// A secret of any length under a key of the hierarchy: the key seals this one message, so the nonce is fixed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SealedSecret {
-    key: KeyId,
-    /// Ciphertext and tag, base64.
-    sealed: String,
 }
 
 /// The blob that says that a deployment was born: its seal is needed.
 const BORN: &str = "deployment/born";
-
-/// What a deployment is; written once.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeploymentRow {
-    format: u32,
-    deployment: DeploymentId,
-    profile: Profile,
-    root: String,
-    root_key: SealedSecret,
-    node_authority: String,
-    node_authority_key: SealedSecret,
-    control_authority: String,
-    control_authority_key: SealedSecret,
-    receipt_key: KeyId,
-    receipt_certificate: ReceiptCertificate,
-    log_key: KeyId,
-    pepper: KeyId,
-    subjects: KeyId,
-    file: String,
-    created: UnixTime,
-}
 
 /// An opened deployment.
 #[derive(Debug)]
@@ -161,12 +128,8 @@ pub(crate) struct Opened {
     pub(crate) vault: Vault,
     pub(crate) deployment: DeploymentId,
     pub(crate) profile: Profile,
-    pub(crate) file: String,
     pub(crate) root: RootCertificate,
-    pub(crate) control_authority: IssuingAuthority,
-    pub(crate) node_authority: IssuingAuthority,
-    pub(crate) receipt_key: StatementKey,
-    pub(crate) receipt_certificate: ReceiptCertificate,
+    pub(crate) certifying: Certifying,
     pub(crate) log: Ed25519Signer,
     pub(crate) peppers: Peppers,
     pub(crate) subjects: SubjectRoot,
@@ -205,6 +168,7 @@ pub(crate) enum Found {
 /// A deployment whose seal is closed.
 #[derive(Debug, Clone)]
 pub(crate) struct Closed {
+    revision: u64,
     row: DeploymentRow,
     pub(crate) seal: seal::Current,
 }
@@ -216,7 +180,7 @@ impl Closed {
     }
     /// The certificate of its root.
     pub(crate) fn root(&self) -> Result<RootCertificate, StartError> {
-        RootCertificate::check(&STANDARD.decode(&self.row.root).map_err(internal)?).map_err(certificates)
+        self.row.root()
     }
 }
 
@@ -225,10 +189,8 @@ pub(crate) async fn find(store: &Store, blobs: &Blobs, profile: Option<Profile>,
     if let Some(behind) = store.clock_behind(now) {
         return Err(StartError::ClockBack(behind));
     }
-    let row = store.list(SYSTEM_OWNER, Kind::SETTING, store::Page::first(1)).await.map_err(internal)?.items.into_iter().next();
-    match (row, seal::current(store, blobs).await?) {
-        (Some(row), Some(seal)) => {
-            let row: DeploymentRow = row.parse().map_err(internal)?;
+    match (deployment::stored(store).await?, seal::current(store, blobs).await?) {
+        (Some((revision, row)), Some(seal)) => {
             if row.deployment != seal.file.deployment() || row.profile != seal.file.profile() {
                 return Err(StartError::Mismatch("the database names another deployment or profile than the seal"));
             }
@@ -238,7 +200,7 @@ pub(crate) async fn find(store: &Store, blobs: &Blobs, profile: Option<Profile>,
             if !seal::allowed(row.profile, seal.file.kind()) {
                 return Err(StartError::SealRequired);
             }
-            Ok(Found::Closed(Box::new(Closed { row, seal })))
+            Ok(Found::Closed(Box::new(Closed { revision, row, seal })))
         }
         (Some(_), None) => Err(StartError::Mismatch("the database is there and the seal is missing")),
         // A seal without its deployment is what a birth that broke off leaves behind: it opens nothing yet. Where the birth is
@@ -293,7 +255,7 @@ pub(crate) async fn open(
     admin: &Name,
     now: UnixTime,
 ) -> Result<Opened, StartError> {
-    let mut opened = reopen(store, closed.row, Vault::new(seal), None).await?;
+    let mut opened = reopen(store, closed.revision, closed.row, Vault::new(seal)).await?;
     // A birth may have broken off just before, and older versions marked nothing.
     mark_born(blobs, opened.deployment).await?;
     // What a change of the seal left when it broke off: the old way in.
@@ -309,27 +271,6 @@ pub(crate) async fn open(
 /// Opens a passphrase seal: the hard work of argon2 beside the others.
 pub(crate) async fn open_with_passphrase(file: SealFile, passphrase: Zeroizing<String>) -> Result<keys::seal::Opened, StartError> {
     tokio::task::spawn_blocking(move || file.open(&passphrase)).await.map_err(internal)?.map_err(StartError::from)
-}
-
-fn seal_secret(key: &PlainKey, id: KeyId, secret: &Pkcs8) -> SealedSecret {
-    let mut data = Zeroizing::new(secret.reveal().to_vec());
-    let tag = Aes256Gcm::new(key).seal([0; 12], id.as_bytes(), &mut data);
-    let mut sealed = data.to_vec();
-    sealed.extend_from_slice(&tag);
-    SealedSecret { key: id, sealed: STANDARD.encode(sealed) }
-}
-
-async fn open_secret(store: &Store, vault: &Vault, secret: &SealedSecret) -> Result<Pkcs8, StartError> {
-    let key = open_key(store, vault, secret.key).await?;
-    let mut data = Zeroizing::new(STANDARD.decode(&secret.sealed).map_err(internal)?);
-    let plain = Aes256Gcm::new(&key).open([0; 12], secret.key.as_bytes(), &mut data).map_err(internal)?;
-    Ok(Pkcs8::from_bytes(plain))
-}
-
-async fn open_key(store: &Store, vault: &Vault, id: KeyId) -> Result<PlainKey, StartError> {
-    let found = store.key(SYSTEM_OWNER, id, 1).await.map_err(internal)?;
-    let found = found.ok_or(StartError::Mismatch("a key of the deployment is missing"))?;
-    vault.open_under_root(&found.record).map_err(internal)
 }
 
 /// Makes everything of a new deployment in one transaction.
@@ -370,13 +311,14 @@ async fn birth(store: &Store, vault: Vault, deployment: DeploymentId, admin: &Na
         deployment,
         profile,
         root: STANDARD.encode(root.certificate().der()),
-        root_key: seal_secret(&root_plain, root_key, root.private()),
+        root_key: SealedSecret::seal(&root_plain, root_key, root.private()),
         node_authority: STANDARD.encode(node.der()),
-        node_authority_key: seal_secret(&node_plain, node_key, node.private()),
+        node_authority_key: SealedSecret::seal(&node_plain, node_key, node.private()),
         control_authority: STANDARD.encode(control.der()),
-        control_authority_key: seal_secret(&control_plain, control_key, control.private()),
+        control_authority_key: SealedSecret::seal(&control_plain, control_key, control.private()),
         receipt_key: receipt_id,
         receipt_certificate,
+        receipt_next: None,
         log_key: log_id,
         pepper,
         subjects,
@@ -406,7 +348,8 @@ async fn birth(store: &Store, vault: Vault, deployment: DeploymentId, admin: &Na
     transaction.entries.push(entry(Event::LogStarted { deployment, profile, origin, key: log_key })?);
     transaction.entries.push(entry(Event::SealInitialised { epoch: 1 })?);
     store.commit(transaction, now).await.map_err(internal)?;
-    let mut opened = reopen(store, row, vault, None).await?;
+    let (revision, row) = deployment::stored(store).await?.ok_or_else(|| internal("the deployment that was born is gone"))?;
+    let mut opened = reopen(store, revision, row, vault).await?;
     opened.ticket = Some(first_administrator(store, &opened, admin, now).await?);
     Ok(opened)
 }
@@ -531,16 +474,9 @@ pub(crate) fn totp_row(scope: &TicketScope, last_step: u64) -> TotpRow {
 }
 
 /// Opens what a start needs.
-async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<Zeroizing<String>>) -> Result<Opened, StartError> {
-    let decode = |text: &str| STANDARD.decode(text).map_err(internal);
-    let root = RootCertificate::check(&decode(&row.root)?).map_err(certificates)?;
-    let control_authority =
-        IssuingAuthority::open(&root, &decode(&row.control_authority)?, &open_secret(store, &vault, &row.control_authority_key).await?)
-            .map_err(certificates)?;
-    let node_authority =
-        IssuingAuthority::open(&root, &decode(&row.node_authority)?, &open_secret(store, &vault, &row.node_authority_key).await?)
-            .map_err(certificates)?;
-    let receipt_seed = open_key(store, &vault, row.receipt_key).await?;
+async fn reopen(store: &Store, revision: u64, row: DeploymentRow, vault: Vault) -> Result<Opened, StartError> {
+    let root = row.root()?;
+    let certifying = Certifying::open(store, &vault, &root, &row, revision).await?;
     let log_seed = open_key(store, &vault, row.log_key).await?;
     let pepper = open_key(store, &vault, row.pepper).await?;
     let subjects = open_key(store, &vault, row.subjects).await?;
@@ -548,24 +484,11 @@ async fn reopen(store: &Store, row: DeploymentRow, vault: Vault, ticket: Option<
         deployment: row.deployment,
         profile: row.profile,
         root,
-        control_authority,
-        node_authority,
-        receipt_key: StatementKey::open(receipt_seed.expose()).map_err(certificates)?,
-        receipt_certificate: row.receipt_certificate,
+        certifying,
         log: Ed25519Signer::from_seed(&log_origin(row.deployment), log_seed.expose()).map_err(internal)?,
         peppers: Peppers::new(Pepper::new(1, pepper.expose())),
         subjects: SubjectRoot::from_bytes(*subjects.expose()),
-        file: row.file,
         vault,
-        ticket,
+        ticket: None,
     })
-}
-
-/// The authority for control-plane processes, which a running server does not keep.
-#[cfg(test)]
-pub(crate) async fn control_authority(store: &Store, vault: &Vault, root: &RootCertificate) -> IssuingAuthority {
-    let row = store.list(SYSTEM_OWNER, Kind::SETTING, store::Page::first(1)).await.unwrap().items.remove(0);
-    let row: DeploymentRow = row.parse().unwrap();
-    let secret = open_secret(store, vault, &row.control_authority_key).await.unwrap();
-    IssuingAuthority::open(root, &STANDARD.decode(&row.control_authority).unwrap(), &secret).unwrap()
 }

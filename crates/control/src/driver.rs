@@ -10,11 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use store::{Expect, Kind, Mutation, Page, Put, Transaction};
 use tokio_util::sync::CancellationToken;
 use vocabulary::job::Placement;
-use vocabulary::plan::{PLAN_CONTEXT, PlannedJob, Revocations, SignedPlan};
+use vocabulary::plan::{NodePlan, PLAN_CONTEXT, SignedPlan};
 use vocabulary::{LeaseId, NodeId, SYSTEM_OWNER, TenantId, UnixTime, VolumeId};
 
 use crate::api::problem::Failure;
 use crate::clock;
+use crate::deployment::Certifying;
 use crate::fleet::{CurrentPlan, PlanRow, SEEN, SeenRow};
 use crate::job::{PENDING, PLACED};
 use crate::limits::{NODE_LOST_MS, SEEN_FLUSH_MS, TICK};
@@ -81,8 +82,8 @@ pub(crate) struct Driver {
     limits: RunLimits,
     /// For what everything that fits was placed.
     placed: Option<Considered>,
-    /// The change, and the version of the revocations, for which all plans are told.
-    told: Option<(u64, u64)>,
+    /// The change, the version of the revocations, and what is signed with, for which all plans are told.
+    told: Option<(u64, u64, u64)>,
 }
 
 /// All that a round of placements depends on. The nodes that are alive belong to it: time alone changes them, and a clock
@@ -249,10 +250,12 @@ impl Driver {
 
     async fn plans(&mut self, control: &Control, now: UnixTime) {
         let revocations = control.gate.revocations().to_wire();
-        let state = (self.seen.unwrap_or_default(), revocations.version);
+        let certifying = control.certifying();
+        let state = (self.seen.unwrap_or_default(), revocations.version, certifying.revision);
         if self.told == Some(state) {
             return;
         }
+        let new_key = self.told.is_none_or(|(_, _, revision)| revision != certifying.revision);
         let mut of: BTreeMap<NodeId, Vec<&JobRow>> = BTreeMap::new();
         for job in &self.jobs {
             if let Some(attempt) = job.live() {
@@ -262,7 +265,14 @@ impl Driver {
         let mut all = true;
         for (_, node) in self.nodes.iter().filter(|(_, node)| !node.revoked) {
             let jobs = planned_jobs(node.id, of.get(&node.id).into_iter().flatten().copied());
-            let told = replan(control, node.id, jobs, &revocations, now).await;
+            let current = control.fleet.current_plan(node.id);
+            let (plan, signed) = current.as_deref().map(|row| (&row.plan, &row.signed)).unzip();
+            let next = next_plan(control.deployment, node.id, plan, jobs, &revocations);
+            // Nodes take no plan whose signer's certificate has ended, however long it stood unchanged: it is signed again.
+            let again = || plan.filter(|_| new_key && signed.is_some_and(|signed| certifying.signed_before(signed))).cloned();
+            let next = next.or_else(|| again().map(|plan| NodePlan { revision: plan.revision.saturating_add(1), ..plan }));
+            let Some(next) = next else { continue };
+            let told = tell(control, &certifying, plan.map(|plan| plan.revision), next, now).await;
             all &= told.is_ok();
             tolerated("plan", node.id, told);
         }
@@ -312,16 +322,14 @@ fn begin(control: &Control, job: &mut JobRow, node: &NodeRow, now: UnixTime) -> 
     Ok(placed.map(|_| vec![entry]))
 }
 
-/// Writes a node's plan if its content is another than before; its row's revision is the plan's.
-async fn replan(control: &Control, node: NodeId, jobs: Vec<PlannedJob>, revocations: &Revocations, now: UnixTime) -> Result<(), Failure> {
-    let current = control.fleet.current_plan(node);
-    let current = current.as_ref().map(|row| &row.plan);
-    let Some(plan) = next_plan(control.deployment, node, current, jobs, revocations) else { return Ok(()) };
-    let expect = current.map_or(Expect::Absent, |plan| Expect::Revision(plan.revision));
+/// Writes a node's next plan; its row's revision is the plan's.
+async fn tell(control: &Control, certifying: &Certifying, current: Option<u64>, plan: NodePlan, now: UnixTime) -> Result<(), Failure> {
+    let node = plan.node;
+    let expect = current.map_or(Expect::Absent, Expect::Revision);
     let payload = serde_json::to_vec(&plan).map_err(Failure::internal)?;
     let signed = SignedPlan {
         payload: STANDARD.encode(&payload),
-        signature: STANDARD.encode(control.receipt_key.sign(PLAN_CONTEXT, &payload)),
+        signature: STANDARD.encode(certifying.receipt_key.sign(PLAN_CONTEXT, &payload)),
     };
     let row = PlanRow { format: FORMAT, signed: signed.clone() };
     // A plan is made of what entries recorded already (placements, revocations, stops): it has none of its own.

@@ -211,3 +211,10 @@ pub(crate) const DESTRUCTION_WAIT_DEFAULT_DAYS: u32 = 30;
 pub(crate) const BACKUP_RETENTION_DAYS: u32 = 30;
 /// The longest that can be said: ten years.
 pub(crate) const BACKUP_RETENTION_DAYS_MAX: u32 = 3_650;
+
+/// How often certificates are looked at: their lives are days, and another control plane's renewal is followed within it.
+pub(crate) const RENEWAL_TICK: Duration = Duration::from_secs(60);
+
+/// For how long a new receipt key stands in the public file before anything is signed with it: every control plane has followed
+/// by then, and serves the file that names it.
+pub(crate) const RECEIPT_KEY_ANNOUNCED_MS: u64 = 60 * 60_000;

@@ -19,6 +19,7 @@ use store::{Fate, Observer};
 use vocabulary::job::JobState;
 use vocabulary::{ErrorCode, UnixTime};
 
+use crate::deployment::Ends;
 use crate::keylife::Done;
 use crate::limits::{COMMIT_SECONDS, REQUEST_SECONDS};
 use crate::planner::JobRow;
@@ -74,6 +75,7 @@ pub(crate) struct Metrics {
     key_steps: Family<Labels<1>, Counter>,
     keys_due: Gauge,
     key_round: Gauge<f64, AtomicU64>,
+    certificates: Family<Labels<1>, Gauge<f64, AtomicU64>>,
     memory: Gauge,
     files: Gauge,
     threads: Gauge<i64, AtomicI64>,
@@ -139,6 +141,7 @@ impl Metrics {
             key_steps: Family::default(),
             keys_due: Gauge::default(),
             key_round: Gauge::default(),
+            certificates: Family::default(),
             memory: Gauge::default(),
             files: Gauge::default(),
             threads: Gauge::default(),
@@ -163,6 +166,7 @@ impl Metrics {
         registry.register("swarm_nodes", "Nodes of the deployment, each by the first that is true of it", metrics.nodes.clone());
         registry.register("swarm_key_steps", "Steps in the life of keys that this process did", metrics.key_steps.clone());
         registry.register("swarm_keys_due", "Whether the last round left keys that are due for rotation or rewrap", metrics.keys_due.clone());
+        registry.register_with_unit("swarm_certificate_end_timestamp", "When the certificates end that the deployment is built on, and the one that this process shows", Unit::Seconds, metrics.certificates.clone());
         registry.register_with_unit("swarm_key_round_timestamp", "When the last round of keys ended", Unit::Seconds, metrics.key_round.clone());
         registry.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, metrics.memory.clone());
         registry.register("process_open_fds", "Open file descriptors", metrics.files.clone());
@@ -255,6 +259,20 @@ impl Metrics {
         }
         self.keys_due.set(i64::from(done.more));
         self.key_round.set(seconds_of(now));
+    }
+
+    /// When certificates end: those that the deployment is built on, and the one that this process shows.
+    pub(crate) fn certificates(&self, ends: Ends, server: UnixTime) {
+        let all = [
+            ("root", ends.root),
+            ("node_authority", ends.node_authority),
+            ("control_authority", ends.control_authority),
+            ("receipt_key", ends.receipt_key),
+            ("server", server),
+        ];
+        for (certificate, end) in all {
+            self.certificates.get_or_create(&[("certificate", certificate)]).set(seconds_of(end));
+        }
     }
 
     /// The text of all metrics, with what must be asked for asked now.

@@ -112,12 +112,23 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// yet, because witnesses are asked first or another process holds the lease, is left to [`run`].
 pub(crate) async fn begin(control: &Control) {
     let begun = async {
+        end_of_the_gone(control).await?;
         crate::witness::gather::begin(control).await?;
         publish(control).await
     };
     if let Err(error) = begun.await {
         tracing::error!(%error, "the log was not published; tried again");
     }
+}
+
+/// A database in a file has one owner: whoever holds the lease in it was killed, or is what this is a copy of.
+async fn end_of_the_gone(control: &Control) -> Result<(), Failed> {
+    let now = clock::now();
+    if let Some(gone) = control.store.publisher().await?.filter(|gone| !control.store.is_shared() && gone.until > now) {
+        let end = Mutation::TakePublisher { holder: gone.holder, until: now };
+        control.store.commit(Transaction::new().with(end), now).await?;
+    }
+    Ok(())
 }
 
 async fn publish(control: &Control) -> Result<(), Failed> {

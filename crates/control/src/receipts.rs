@@ -159,7 +159,8 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
     if epoch != entries.policy_epoch {
         return Err(NotYet::Failed(format!("the policy set of epoch {} is not at hand", entries.policy_epoch).into()));
     }
-    let certificate = &control.receipt_certificate;
+    let certifying = control.certifying();
+    let certificate = &certifying.receipt_certificate;
     let record = Record {
         attempt: job.attempt_id(attempt),
         control_certificates: vec![certificate.leaf.clone(), certificate.issuer.clone()],
@@ -178,18 +179,18 @@ async fn build(control: &Control, job: &JobRow, now: UnixTime) -> Result<Sha256D
         tenant,
         witness_policy: base.policy.as_ref().map(|text| STANDARD.encode(text)),
     };
-    let key = ReceiptKey { key: &control.receipt_key, public: *control.receipt_key.public()?.as_bytes() };
+    let key = ReceiptKey { key: &certifying.receipt_key, public: *certifying.receipt_key.public()?.as_bytes() };
     let file = Receipt::assemble(envelope, record, &key)?.encode()?;
-    check(control, &file, now)?;
+    check(control, &certifying.file, &file, now)?;
     let digest = receipt::envelope::sha256(&file);
     control.blobs.put_same(&receipt_path(tenant, &digest)?, file.into()).await?;
     Ok(digest)
 }
 
 /// Verifies a receipt as a stranger would. One that does not verify is a defect of ours and is not kept.
-fn check(control: &Control, file: &[u8], now: UnixTime) -> Result<(), Failed> {
+fn check(control: &Control, deployment: &str, file: &[u8], now: UnixTime) -> Result<(), Failed> {
     let pin = control.gate.verifier().root().pin();
-    let report = receipt::verify(file, control.deployment_file.as_bytes(), Some(&pin), Some(now));
+    let report = receipt::verify(file, deployment.as_bytes(), Some(&pin), Some(now));
     if report.ok {
         return Ok(());
     }

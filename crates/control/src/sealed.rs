@@ -147,7 +147,7 @@ impl SealedServer {
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::new(tls), router(Arc::clone(&inside)), None, stop.clone()));
+        tasks.spawn(serve(listener, watch::channel(Arc::new(tls)).1, router(Arc::clone(&inside)), None, stop.clone()));
         tasks.spawn(lapse(Arc::clone(&inside), stop.clone()));
         let profile = closed.seal.file.profile();
         Ok(Self { address, pin: root.pin(), profile, prepared, inside, stop, tasks })

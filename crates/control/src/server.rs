@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::sync::atomic::AtomicU64;
 
 use audit::Event;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
-use identity::tls::{Clients, Identity, KeyExchange, server_config};
-use identity::{EcdsaKey, LiveRevocations, RevocationSet, ServerName, Verifier};
+use identity::{LiveRevocations, RevocationSet, ServerName, Verifier};
 use keys::SystemRandom;
 use keys::gather::{Gathered, Gathering};
 use policy::PolicySets;
@@ -27,6 +26,7 @@ use crate::api::problem::Failure;
 use crate::api::table::Route;
 use crate::bootstrap::{self, Found, StartError, internal};
 use crate::clock;
+use crate::face::Face;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::limits::JOIN_LIFETIME_MAX_S;
@@ -279,23 +279,9 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
     let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose().map_err(internal)?;
     let node_address = node_listener.local_addr().map_err(internal)?;
     let address = listener.local_addr().map_err(internal)?;
-    let certificates = |error: &dyn std::fmt::Display| StartError::Certificates(error.to_string());
-    let names = server_names(address, &config.hosts).map_err(|error| certificates(&error))?;
-    let key = EcdsaKey::generate().map_err(|error| certificates(&error))?;
-    let public = key.public().map_err(|error| certificates(&error))?;
-    let issued = opened
-        .control_authority
-        .issue_control(control_id, &public, &names, now, &mut SystemRandom)
-        .map_err(|error| certificates(&error))?;
-    let identity = Identity { chain: issued.chain, key: key.private().clone() };
-    crate::sealed::leave_face(&config.data_dir, &identity, issued.not_after)?;
-    let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-    let anybody = server_config(&identity, &opened.root, Clients::Anybody, KeyExchange::default(), Arc::<rustls::time_provider::DefaultTimeProvider>::clone(&time));
-    let tls = anybody.map_err(|error| certificates(&error))?;
+    let names = server_names(address, &config.hosts).map_err(bootstrap::certificates)?;
     let revocations = LiveRevocations::new(revocation_set(&store).await?);
-    let verifier = Arc::new(Verifier::new(opened.root.clone(), revocations).map_err(|error| certificates(&error))?);
-    let nodes = Clients::Nodes(Arc::clone(&verifier));
-    let node_tls = server_config(&identity, &opened.root, nodes, KeyExchange::default(), time).map_err(|error| certificates(&error))?;
+    let verifier = Arc::new(Verifier::new(opened.root.clone(), revocations).map_err(bootstrap::certificates)?);
     let stop = CancellationToken::new();
     let (router, _, document) = crate::api::table().finish();
     let control = Arc::new(Control {
@@ -304,7 +290,6 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
         peppers: opened.peppers,
         deployment: opened.deployment,
         profile: opened.profile,
-        deployment_file: opened.file,
         log: opened.log,
         subjects: opened.subjects,
         control: control_id,
@@ -314,9 +299,7 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
         witnesses: crate::witness::Witnesses::default(),
         logs: watch::Sender::new(0),
         openapi: document.to_string(),
-        node_authority: opened.node_authority,
-        receipt_key: opened.receipt_key,
-        receipt_certificate: opened.receipt_certificate,
+        certifying: RwLock::new(Arc::new(opened.certifying)),
         gate: Gate::new(verifier),
         node_port: node_address.port(),
         fleet: Fleet::default(),
@@ -334,6 +317,8 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
         .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
         .map_err(|failure| internal(failure.problem.detail))?;
     control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
+    crate::renewal::certify(&control, now).await?;
+    let face = Face::make(&control, names, config.data_dir.clone(), now).await?;
     crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
     control.record_policies(now).await.map_err(|failure| internal(failure.problem.detail))?;
     if let Some(local) = &config.local_node {
@@ -357,8 +342,8 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
             })
             .with_state(Arc::clone(&control))
     };
-    tasks.spawn(serve(listener, Arc::new(tls), complete(router, Listener::Api), None, stop.clone()));
-    tasks.spawn(serve(node_listener, Arc::new(node_tls), complete(crate::api::node_table().finish().0, Listener::Nodes), Some(Arc::clone(&control)), stop.clone()));
+    tasks.spawn(serve(listener, face.people(), complete(router, Listener::Api), None, stop.clone()));
+    tasks.spawn(serve(node_listener, face.nodes(), complete(crate::api::node_table().finish().0, Listener::Nodes), Some(Arc::clone(&control)), stop.clone()));
     tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));
@@ -372,6 +357,7 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
     }
     tasks.spawn(crate::receipts::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::keylife::run(Arc::clone(&control), stop.clone()));
+    tasks.spawn(crate::renewal::run(Arc::clone(&control), face, stop.clone()));
     Ok(Server { address, node_address, metrics_address, pin: opened.root.pin(), profile: opened.profile, ticket: opened.ticket, control, stop, tasks })
 }
 

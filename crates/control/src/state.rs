@@ -1,13 +1,13 @@
 //! The control plane at work: everything that its operations share.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use audit::entry::{Actor, Producer, Source};
 use audit::sealed::{Personal, SubjectRoot};
 use audit::{EncodedEntry, Entry, Event, Outcome};
 use http::header;
-use identity::{IssuingAuthority, Peppers, ReceiptCertificate, StatementKey, Token, TokenKind};
+use identity::{Peppers, Token, TokenKind};
 use keys::{Random, SystemRandom};
 use policy::{PolicySets, RoleBinding, SetFacts};
 use store::{Blobs, Kind, Store, Transaction};
@@ -21,6 +21,7 @@ use crate::api::problem::Failure;
 use crate::api::reach::Tally;
 use crate::caller::Member;
 use crate::clock;
+use crate::deployment::Certifying;
 use crate::fleet::Fleet;
 use crate::gate::Gate;
 use crate::logins::{Login, Logins};
@@ -37,7 +38,6 @@ pub(crate) struct Control {
     pub(crate) peppers: Peppers,
     pub(crate) deployment: DeploymentId,
     pub(crate) profile: Profile,
-    pub(crate) deployment_file: String,
     pub(crate) log: audit::key::Ed25519Signer,
     pub(crate) subjects: SubjectRoot,
     pub(crate) control: ControlId,
@@ -51,12 +51,8 @@ pub(crate) struct Control {
     /// Counts batches of logs, to wake those who follow one.
     pub(crate) logs: watch::Sender<u64>,
     pub(crate) openapi: String,
-    /// Issues and renews the certificates of nodes.
-    pub(crate) node_authority: IssuingAuthority,
-    /// Signs plans and receipts.
-    pub(crate) receipt_key: StatementKey,
-    /// Its certificate with the issuer.
-    pub(crate) receipt_certificate: ReceiptCertificate,
+    /// See [`Control::certifying`].
+    pub(crate) certifying: RwLock<Arc<Certifying>>,
     /// Who is on the node channel.
     pub(crate) gate: Arc<Gate>,
     /// The node channel's port.
@@ -115,6 +111,16 @@ pub(crate) fn fresh<T>(make: fn(UnixTime, [u8; 10]) -> T, now: UnixTime) -> T {
 }
 
 impl Control {
+    /// What this process certifies and signs with now. It is replaced when it is renewed: whoever needs two parts of it takes it once.
+    pub(crate) fn certifying(&self) -> Arc<Certifying> {
+        Arc::clone(&self.certifying.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Certifies and signs with this from now on.
+    pub(crate) fn certify_with(&self, certifying: Arc<Certifying>) {
+        *self.certifying.write().unwrap_or_else(PoisonError::into_inner) = certifying;
+    }
+
     /// Held while an object of a volume that no root names yet is looked at and replaced, and while its root is set: what is
     /// decided by the head and the newest writer stays true until it is done, in this process and in all others.
     pub(crate) async fn replacing(&self, volume: vocabulary::VolumeId) -> Result<Turn<'_>, Failure> {

@@ -9,6 +9,7 @@ mod node_log;
 mod nodes;
 mod people;
 mod rates;
+mod renewal;
 mod rights;
 mod routes;
 mod scheduling;

@@ -86,9 +86,16 @@ impl Limits {
 pub enum Rotation {
     /// By itself, at the first of these limits.
     Automatic(Limits),
+    /// By itself, with the certificate that speaks for it, at this age of the certificate in milliseconds.
+    WithCertificate(u64),
     /// Not by itself, for this reason.
     Not(&'static str),
 }
+
+/// Half the life of an issuing authority's certificate (365 d).
+pub const ISSUING_CA_AGE_MS: u64 = 182 * DAY_MS;
+/// Two thirds of the life of a receipt key's certificate (90 d).
+pub const RECEIPT_KEY_AGE_MS: u64 = 60 * DAY_MS;
 
 /// What lies above a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +152,9 @@ impl Purpose {
             Self::TokenPepper => ("HMAC-SHA-256", Under::Root, Rotation::Not("not built: every token would end")),
             Self::FactorSecret => ("HMAC-SHA-1 (TOTP)", Under::Root, Rotation::Not("each person's; enrolment makes a new one")),
             Self::RootCa => ("AES-256-GCM over an ECDSA P-256 key", Under::Root, Rotation::Not("the pin of the deployment; not built")),
-            Self::IssuingCa => ("AES-256-GCM over an ECDSA P-256 key", Under::Root, Rotation::Not("not built")),
+            Self::IssuingCa => ("AES-256-GCM over an ECDSA P-256 key", Under::Root, Rotation::WithCertificate(ISSUING_CA_AGE_MS)),
             Self::LogKey => ("Ed25519", Under::Root, Rotation::Not("checkpoints name it; not built")),
-            Self::ReceiptKey => ("Ed25519", Under::Root, Rotation::Not("not built")),
+            Self::ReceiptKey => ("Ed25519", Under::Root, Rotation::WithCertificate(RECEIPT_KEY_AGE_MS)),
         };
         Line { algorithm, bits: 256, under, rotation }
     }
@@ -165,6 +172,7 @@ mod tests {
             let line = purpose.line();
             let rotation = match line.rotation {
                 Rotation::Automatic(limits) => format!("{} d, {} bytes, {} uses", limits.age_ms / DAY_MS, limits.bytes, limits.count),
+                Rotation::WithCertificate(age_ms) => format!("with its certificate: {} d", age_ms / DAY_MS),
                 Rotation::Not(why) => format!("not by itself: {why}"),
             };
             text.push_str(&format!("{} | {} | {} | {} | {rotation}\n", purpose.as_str(), line.algorithm, line.bits, line.under.as_str()));

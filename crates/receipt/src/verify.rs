@@ -111,7 +111,7 @@ fn deployment(lines: &mut Lines, file: &[u8], pin: Option<&Sha256Digest>) -> Opt
 
 /// The control plane's signature over the whole.
 fn record(lines: &mut Lines, receipt: &Receipt, deployment: &CheckedDeployment) -> Option<(Record, [u8; 32])> {
-    let mut outcome = Err("it is by none of the receipt keys of the deployment's file".to_owned());
+    let mut outcome = Err("it is by none of the receipt keys of the deployment's file (one that is newer than the file is not in it)".to_owned());
     for key in &deployment.receipt_keys {
         let public = PublicKey::Ed25519(key);
         if receipt.control.signatures.first().is_none_or(|signature| signature.keyid != public.id()) {

@@ -45,8 +45,6 @@ pub(crate) async fn open(config: StoreConfig) -> Result<Store, OpenError> {
             let (lock, mut writing) = sqlite::open(file, recorder.clone()).await?;
             migrate(&mut writing, file).await?;
             let state = agree(&mut writing, &config).await?;
-            // The file is ours alone: whoever had a lease in it was killed, or is the one that this is a copy of.
-            writing.execute(sql::PUBLISHER_GONE, binds![]).await.map_err(|error| sqlite::classify(&file.path, error))?;
             let pool = Pool::Sqlite(sqlite::readers(file, config.readers).await?);
             (writing, state, pool, Locks::Own, Owned::File(lock))
         }

@@ -247,7 +247,6 @@ statements! {
     PUBLISHER_TAKE [LOG] =
         "UPDATE publisher SET token = token + CASE WHEN holder = $1 THEN 0 ELSE 1 END, holder = $1, until = $2
          WHERE name = 'log' AND (holder = $1 OR until <= $3) RETURNING token";
-    PUBLISHER_GONE [LOG] = "UPDATE publisher SET until = 0 WHERE name = 'log' AND until > 0";
     PUBLISHER_PUBLISH [LOG] =
         "UPDATE publisher SET size = $2, root = $3, checkpoint = $4
          WHERE name = 'log' AND token = $1 AND until > $5 AND (size < $2 OR (size = $2 AND (root IS NULL OR root = $3)))";

@@ -35,7 +35,7 @@ pub(crate) fn verify(app: &App, args: &Verify) -> Result<(), CliError> {
     if report.ok {
         return Ok(());
     }
-    let hint = format!("{}; fetch it again with swarm job receipt, and compare the deployment's file", first_failure(&report));
+    let hint = format!("{}; fetch the deployment's file again with swarm deployment show --refresh, and the receipt with swarm job receipt", first_failure(&report));
     Err(CliError::verification("the receipt does not verify").hint(hint))
 }
 

@@ -7,7 +7,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use identity::VerifiedPeer;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -27,17 +27,16 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<Arc<VerifiedPeer>>,
 }
 
-/// Serves until `stop`, then lets requests in flight end for a moment. On the node channel every peer is judged by the gate,
+/// Serves until `stop`, each connection with the certificate of the moment, then lets requests in flight end for a moment. On the node channel every peer is judged by the gate,
 /// its connection ends when the gate or its certificate says so, and refused certificates are counted as strangers.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     router: axum::Router,
     nodes: Option<Arc<Control>>,
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
     let mut connections = JoinSet::new();
     let sources = Arc::new(Sources::default());
     loop {
@@ -62,7 +61,8 @@ pub(crate) async fn serve(
             tracing::debug!(%remote, "too many connections of one source");
             continue;
         };
-        let (acceptor, router, nodes, stop) = (acceptor.clone(), router.clone(), nodes.clone(), stop.clone());
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.borrow()));
+        let (router, nodes, stop) = (router.clone(), nodes.clone(), stop.clone());
         connections.spawn(async move {
             let _places = (place, source);
             serve_connection(stream, remote, &acceptor, router, nodes, stop).await;

@@ -178,7 +178,7 @@ fn public(table: &mut Table) {
         "it is what strangers verify receipts with",
         |call| async move {
             let headers = [(http::header::CONTENT_TYPE, "application/json")];
-            Ok((headers, call.control.deployment_file.clone()).into_response())
+            Ok((headers, call.control.certifying().file.clone()).into_response())
         },
     );
     table.public_raw(

@@ -102,6 +102,7 @@ pub(crate) async fn enrol(call: Call<Public>, Json(request): Json<NodeEnrol>) ->
     check_facts(&checked.facts)?;
     let id = fresh(NodeId::new, call.now);
     let issued = control
+        .certifying()
         .node_authority
         .issue_node(id, &checked.request, NodeLife::default(), call.now, &mut SystemRandom)
         .map_err(Failure::internal)?;
@@ -153,7 +154,7 @@ pub(crate) async fn enrol(call: Call<Public>, Json(request): Json<NodeEnrol>) ->
         name: row.name,
         place: row.place,
         chain: chain_to_wire(&issued.chain),
-        deployment_file: control.deployment_file.clone(),
+        deployment_file: control.certifying().file.clone(),
         node_port: control.node_port,
         not_after: issued.not_after,
         audit_index: committed.audit_indexes.first().copied().unwrap_or_default(),
@@ -255,6 +256,7 @@ pub(crate) async fn renew(call: NodeCall<NodeCertificateRenew>, request: NodeRen
     let csr = STANDARD.decode(&request.csr).map_err(|_| Failure::invalid("`csr` is not base64"))?;
     let csr = CertificateRequest::check(&csr).map_err(|error| Failure::invalid(format!("`csr`: {error}")))?;
     let issued = control
+        .certifying()
         .node_authority
         .renew_node(&call.peer, &csr, NodeLife::default(), call.now, &mut SystemRandom)
         .map_err(Failure::internal)?;

@@ -175,6 +175,7 @@ fn made_of(keys: &[StoredKey], now: UnixTime) -> Inventory {
         }
         let (rotation, age_ms) = match line.rotation {
             Rotation::Automatic(limits) => (told(limits), Some(limits.age_ms)),
+            Rotation::WithCertificate(age_ms) => (format!("with its certificate, after {} d", age_ms / DAY_MS), Some(age_ms)),
             Rotation::Not(why) => (format!("not by itself: {why}"), None),
         };
         InventoryLine {

@@ -29,22 +29,23 @@ async fn only_nodes_of_this_deployment_shake_hands() {
     let node = vocabulary::NodeId::from_bytes([7; 16]);
 
     // Another deployment's authority, for the same node id.
-    let foreign = stranger.control().node_authority.issue_node(node, &request_of(&key), NodeLife::default(), now, &mut SystemRandom).unwrap();
+    let foreign = stranger.control().certifying().node_authority.issue_node(node, &request_of(&key), NodeLife::default(), now, &mut SystemRandom).unwrap();
     assert!(node_client(&world, foreign.chain, &key).get(&url).send().await.is_err());
     // Another class of this deployment.
     let own = world.control();
-    let authority = crate::bootstrap::control_authority(&own.store, &own.vault, own.gate.verifier().root()).await;
+    let (_, row) = crate::deployment::stored(&own.store).await.unwrap().unwrap();
+    let authority = row.authority(&own.store, &own.vault, identity::Class::Control).await.unwrap();
     let names = ["localhost".parse().unwrap()];
     let control = authority.issue_control(ControlId::from_bytes([8; 16]), &key.public().unwrap(), &names, now, &mut SystemRandom).unwrap();
     assert!(node_client(&world, control.chain, &key).get(&url).send().await.is_err());
     // A certificate that has ended: the shortest life, begun as long ago as authorities are back-dated.
     let long_ago = vocabulary::UnixTime::from_millis(now.millis() - identity::limits::BACKDATE_MS);
     let life = NodeLife::from_millis(identity::limits::NODE_LIFE_MIN_MS).unwrap();
-    let ended = world.control().node_authority.issue_node(node, &request_of(&key), life, long_ago, &mut SystemRandom).unwrap();
+    let ended = world.control().certifying().node_authority.issue_node(node, &request_of(&key), life, long_ago, &mut SystemRandom).unwrap();
     until("the certificate's end", async || clock::now() > ended.not_after.plus_millis(1000)).await;
     assert!(node_client(&world, ended.chain, &key).get(&url).send().await.is_err());
     // A good certificate of a node that was never enrolled shakes hands and is told nothing.
-    let unknown = world.control().node_authority.issue_node(node, &request_of(&key), NodeLife::default(), clock::now(), &mut SystemRandom).unwrap();
+    let unknown = world.control().certifying().node_authority.issue_node(node, &request_of(&key), NodeLife::default(), clock::now(), &mut SystemRandom).unwrap();
     let told = node_client(&world, unknown.chain, &key).get(&url).send().await.unwrap();
     assert_eq!(told.status(), 401);
     // Each refused certificate is counted, whoever showed it.
@@ -69,7 +70,7 @@ async fn a_connection_ends_with_its_certificate() {
     let key = EcdsaKey::generate().unwrap();
     let life = NodeLife::from_millis(identity::limits::NODE_LIFE_MIN_MS).unwrap();
     let begun = vocabulary::UnixTime::from_millis(clock::now().millis() - identity::limits::BACKDATE_MS + 3_000);
-    let short = world.control().node_authority.issue_node(node.id, &request_of(&key), life, begun, &mut SystemRandom).unwrap();
+    let short = world.control().certifying().node_authority.issue_node(node.id, &request_of(&key), life, begun, &mut SystemRandom).unwrap();
     let node = super::support::Node { http: node_client(&world, short.chain, &key), ..node };
     let mut plans = node.follow(0).await;
     plans.next(&world).await.unwrap();

@@ -105,7 +105,7 @@ async fn keys_rotate_at_their_limits_once_and_with_an_entry() {
     let found = versions(&control.store, tenant.id, &key_owner(data), Purpose::Volume).await.unwrap();
     assert_eq!(states(&found), [KeyState::Deactivated, KeyState::Deactivated, KeyState::Active]);
     // By age: everything that rotates by itself, the tenant's key and the volume's.
-    let aged = Keeper { rotation: |purpose| match purpose.line().rotation { Rotation::Automatic(limits) => Rotation::Automatic(Limits { age_ms: 0, ..limits }), Rotation::Not(why) => Rotation::Not(why) }, ..still() };
+    let aged = Keeper { rotation: |purpose| match purpose.line().rotation { Rotation::Automatic(limits) => Rotation::Automatic(Limits { age_ms: 0, ..limits }), Rotation::WithCertificate(_) | Rotation::Not(_) => Rotation::Not("a test") }, ..still() };
     let done = aged.round(control, clock::now()).await.unwrap();
     assert_eq!(done.rotated, 2);
     assert_eq!(world.entries_of(tenant.id, "key_rotated").await.len(), 4);

@@ -415,7 +415,7 @@ impl Plans {
     /// The next plan, its signature checked with the key of the deployment's public file.
     pub(crate) async fn next(&mut self, world: &World) -> Option<NodePlan> {
         let signed = self.line().await?;
-        let file = identity::verify_deployment_file(world.control().deployment_file.as_bytes(), world.server.pin()).unwrap();
+        let file = identity::verify_deployment_file(world.control().certifying().file.as_bytes(), world.server.pin()).unwrap();
         let payload = STANDARD.decode(&signed.payload).unwrap();
         let signature = STANDARD.decode(&signed.signature).unwrap();
         let known = file.receipt_keys().iter().any(|key| key.key.verify(vocabulary::plan::PLAN_CONTEXT, &payload, &signature).is_ok());

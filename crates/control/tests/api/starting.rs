@@ -66,11 +66,10 @@ async fn the_log_is_published_before_the_first_answer() {
     };
     let server = Running::start().await;
     assert!(size(&server).await > 0);
-    let copied = tempfile::tempdir().unwrap();
-    let made = control::backup::backup(server.folder.path(), &copied.path().join("backup"), now(), &mut |_| ()).await.unwrap();
-    let restored = tempfile::tempdir().unwrap();
-    std::fs::remove_dir(restored.path()).unwrap();
-    control::backup::restore(&copied.path().join("backup"), restored.path(), &control::backup::Known::default()).await.unwrap();
+    let (backup, restored) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let to = backup.path().join("backup");
+    let made = control::backup::backup(&config(server.folder.path()).data_dir, &to, now(), &mut |_| ()).await.unwrap();
+    control::backup::restore(&to, &config(restored.path()).data_dir, &control::backup::Known::default()).await.unwrap();
     server.stop().await;
     let again = Running::start_in(restored).await.unwrap();
     assert!(size(&again).await > made.manifest.entries, "the entry of this start is published");

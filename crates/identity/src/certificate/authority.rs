@@ -229,6 +229,7 @@ pub struct IssuingAuthority {
     deployment: DeploymentId,
     der: CertificateDer<'static>,
     key: EcdsaKey,
+    serial: Serial,
     not_before: UnixTime,
     not_after: UnixTime,
 }
@@ -246,6 +247,7 @@ impl IssuingAuthority {
             deployment: root.deployment(),
             der: CertificateDer::from(der.to_vec()),
             key,
+            serial: checked.serial,
             not_before: checked.not_before,
             not_after: checked.not_after,
         })
@@ -270,11 +272,21 @@ impl IssuingAuthority {
     pub const fn not_after(&self) -> UnixTime {
         self.not_after
     }
-    /// Whether it is time to make the next authority of this class: half of its life is over.
+    /// When its certificate begins.
     #[must_use]
-    pub fn replace_due(&self, now: UnixTime) -> bool {
+    pub const fn not_before(&self) -> UnixTime {
+        self.not_before
+    }
+    /// Its serial number.
+    #[must_use]
+    pub const fn serial(&self) -> Serial {
+        self.serial
+    }
+    /// When to make the next authority of this class: in the middle of its life, so that what it issued is long over when it ends.
+    #[must_use]
+    pub fn replace_at(&self) -> UnixTime {
         let life = self.not_after.since(self.not_before).unwrap_or(0);
-        now >= self.not_before.plus_millis(life / 2)
+        self.not_before.plus_millis(life / 2)
     }
 
     /// Issues a node's certificate. Of the request, only the public key is taken.

@@ -276,6 +276,7 @@ fn path_refusal(error: &webpki::Error) -> PeerRefusal {
 pub(super) struct Authority {
     pub(super) class: Class,
     pub(super) public: EcdsaPublic,
+    pub(super) serial: Serial,
     pub(super) not_before: UnixTime,
     pub(super) not_after: UnixTime,
 }
@@ -329,8 +330,9 @@ fn read_authority(root: &RootCertificate, der: &CertificateDer<'_>) -> Result<Au
     }
     let class = Class::ALL.into_iter().find(|c| c.as_str() == read.unit).ok_or(PeerRefusal::BadSubject)?;
     let public = fields::p256(certificate.public_key()).ok_or(PeerRefusal::BadKey)?;
+    let serial = Serial::from_der_content(certificate.raw_serial()).ok_or(PeerRefusal::BadSerial)?;
     let (not_before, not_after) = validity(&read);
-    Ok(Authority { class, public, not_before, not_after })
+    Ok(Authority { class, public, serial, not_before, not_after })
 }
 
 fn read_leaf(

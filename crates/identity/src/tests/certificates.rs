@@ -186,7 +186,7 @@ fn authorities_speak_for_their_class_only() {
     let long_over = w.nodes.not_after().plus_millis(1);
     let refused = w.nodes.issue_node(node_id(1), &request, life, long_over, &mut w.random);
     assert_eq!(refused, Err(IssueError::AuthorityNotValid));
-    assert!(!w.nodes.replace_due(NOW.plus_millis(182 * DAY)) && w.nodes.replace_due(NOW.plus_millis(184 * DAY)));
+    assert!(w.nodes.replace_at() > NOW.plus_millis(182 * DAY) && w.nodes.replace_at() < NOW.plus_millis(184 * DAY));
     let clipped = UnixTime::from_millis(w.nodes.not_after().millis() - 60_000);
     let issued = w.nodes.issue_node(node_id(1), &request, life, clipped, &mut w.random).unwrap();
     assert_eq!(issued.not_after, w.nodes.not_after(), "no leaf outlives its issuer");

@@ -202,22 +202,6 @@ async fn a_fenced_publisher_publishes_nothing(engine: Engine) {
     commit(publish(2, 6, 3), SOON).await.unwrap();
 }
 
-/// A file has one owner: what opens it takes the lease of whoever was killed, where the server's database makes it wait.
-#[tokio::test]
-async fn an_opened_file_has_no_publisher() {
-    let take = |holder| Transaction::new().with(Mutation::TakePublisher { holder, until: SOON });
-    let other = ControlId::from_bytes([9; 16]);
-    let opened = Opened::new().await;
-    opened.commit(take(CONTROL)).await.unwrap();
-    assert_eq!(opened.commit(take(other)).await.unwrap_err().conflict(), Some(&Conflict::Fenced { token: 1 }));
-    let opened = opened.again().await;
-    assert_eq!(opened.commit(take(other)).await.unwrap().revisions, [2], "with a token that fences the one before");
-    let opened = Opened::on(Engine::Postgres).await;
-    opened.commit(take(CONTROL)).await.unwrap();
-    let opened = opened.again().await;
-    assert_eq!(opened.commit(take(other)).await.unwrap_err().conflict(), Some(&Conflict::Fenced { token: 1 }));
-}
-
 async fn keys_and_heads_go_only_where_they_may(engine: Engine) {
     let opened = Opened::on(engine).await;
     let commit = async |mutation: Mutation| opened.commit(Transaction::new().with(mutation)).await;
