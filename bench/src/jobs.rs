@@ -34,19 +34,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let asked = Api::of(&world)?;
     let bundle = bundle(world.folder())?;
     let supervisor = Supervisor::new(&world.folder().join("jobs"), &e2e::program()?)?;
-    let parent = format!("swarm-bench-{}", std::process::id());
+    let group = e2e::Group::new("bench");
     let (mut api, mut shim, mut runc) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..TURNS {
         let begun = wall_ms()?;
         let job = world.submit(&[], SAYS)?;
         world.wait_for_state(&job, &["exited", "failed"], Duration::from_secs(30))?;
         api.push(asked.first(&world, &job)? - begun);
-        shim.push(alone(&supervisor, &bundle.join("rootfs"), &parent, turn)?);
+        shim.push(alone(&supervisor, &bundle.join("rootfs"), group.name(), turn)?);
         runc.push(peer(&bundle, turn)?);
     }
-    for root in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let _ = std::fs::remove_dir(root.path().join(&parent));
-    }
+    drop(group);
     let (api, shim, runc) = (median(&mut api), median(&mut shim), median(&mut runc));
     println!("   {api:.0} ms from the start of `swarm job run` to the job's first output ({:.2} of {TARGET_MS} ms)", api / TARGET_MS);
     println!("   (start of the command, TLS, decision, placement, plan, lease, encrypted scratch, read-back of isolation)");

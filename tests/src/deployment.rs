@@ -64,6 +64,11 @@ impl Deployment {
         arguments
     }
 
+    /// Other further arguments, from the next start on.
+    pub fn next_arguments(&mut self, arguments: &[&str]) {
+        self.options.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
     /// Starts the program (again) and waits until it is ready.
     pub fn start(&mut self) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(self.endpoints_file());
@@ -189,6 +194,10 @@ impl Drop for Deployment {
                 let _ = child.kill();
                 let _ = child.wait();
             }
+        }
+        // An erased one has none any more.
+        if let Ok(group) = self.cgroup_parent() {
+            crate::groups::end(&group);
         }
     }
 }

@@ -13,6 +13,7 @@
 mod cluster;
 mod deployment;
 mod disk;
+mod groups;
 pub mod leak;
 #[expect(dead_code, reason = "the tests use the small image only")]
 #[path = "../../xtask/src/oci.rs"]
@@ -27,6 +28,7 @@ mod world;
 pub use cluster::{Cluster, PASSWORD, ROLE, Stop};
 pub use disk::SmallDisk;
 pub use deployment::{Deployment, Options, signal};
+pub use groups::{Group, end as end_group, orphans as orphaned_groups};
 pub use leftovers::{Snapshot, snapshot};
 pub use person::Person;
 pub use plane::Plane;

@@ -17,7 +17,8 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         tests(&["faults::"], &[("SWARM_FAULTS_PAUSES", PAUSES.to_owned())])?;
         tests(&["points::whoever_dies_at"], &[("SWARM_FAULTS_ALL", "1".to_owned())])?;
     }
-    tests(&["--exact", SEEDED], &[("SWARM_FAULTS_KILLS", kills.to_string()), ("SWARM_FAULTS_SEED", seed.to_string())])
+    tests(&["--exact", SEEDED], &[("SWARM_FAULTS_KILLS", kills.to_string()), ("SWARM_FAULTS_SEED", seed.to_string())])?;
+    crate::test::groups()
 }
 
 fn tests(which: &[&str], numbers: &[(&str, String)]) -> anyhow::Result<()> {

@@ -16,7 +16,16 @@ const STEPS: &[Step] = &[
     ("openapi", || crate::openapi::run(true)),
     ("doctests", || cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"])),
     ("tests", || cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])),
+    ("groups", groups),
 ];
+
+/// No test left a control group behind. Those of tests that run beside these are not judged.
+pub(crate) fn groups() -> anyhow::Result<()> {
+    let left = e2e::orphaned_groups();
+    anyhow::ensure!(left.is_empty(), "control groups of tests that have ended: {}", left.join(", "));
+    println!("groups: no test left a control group behind");
+    Ok(())
+}
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     crate::command(&crate::cargo(), arguments)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use e2e::{World, signal, text};
+use e2e::{Group, World, signal, text};
 use serde_json::Value;
 
 /// A run lease, the skew of two clocks, and a second run of the job: on a busy machine.
@@ -20,7 +20,7 @@ const WATCH: Duration = Duration::from_secs(3_600);
 struct Agent {
     name: &'static str,
     dir: PathBuf,
-    group: String,
+    group: Group,
     id_base: &'static str,
     child: Child,
 }
@@ -31,9 +31,9 @@ impl Agent {
         let file = world.folder().join(format!("{name}.token"));
         e2e::write_private(&file, token["token"].as_str().unwrap()).unwrap();
         let dir = world.folder().join(name);
-        let group = format!("swarm-{name}-{}", std::process::id());
+        let group = Group::new(name);
         let (url, pin) = (world.deployment.url(), world.deployment.ca_pin());
-        let place = ["--node-dir", text(&dir).unwrap(), "--cgroup-parent", &group, "--id-base", id_base, "--id-blocks", "64", "--stop-jobs"];
+        let place = ["--node-dir", text(&dir).unwrap(), "--cgroup-parent", group.name(), "--id-base", id_base, "--id-blocks", "64", "--stop-jobs"];
         let join = [&["node", "join", url, "--ca-pin", pin, "--token-file", text(&file).unwrap()][..], &place].concat();
         let child = started(world, name, &join);
         Self { name, dir, group, id_base, child }
@@ -46,7 +46,7 @@ impl Agent {
             "--node-dir",
             text(&self.dir).unwrap(),
             "--cgroup-parent",
-            &self.group,
+            self.group.name(),
             "--id-base",
             self.id_base,
             "--id-blocks",
@@ -65,9 +65,6 @@ impl Agent {
     fn stop(mut self) {
         signal("TERM", self.child.id()).unwrap();
         e2e::wait_for("the end of an agent", LIMIT, || Ok(self.child.try_wait()?)).unwrap();
-        for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
-            let _ = std::fs::remove_dir(std::path::Path::new(root).join(&self.group));
-        }
     }
 }
 

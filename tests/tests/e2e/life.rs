@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{World, text};
+use e2e::{Group, World, text};
 use serde_json::Value;
 
 /// Long for what takes a second or two, as the machine may be busy.
@@ -65,10 +65,10 @@ fn a_second_node_joins_runs_jobs_and_is_revoked() {
     let token = token["token"].as_str().unwrap().to_owned();
     let file = world.folder().join("join-token");
     e2e::write_private(&file, &token).unwrap();
-    let group = format!("swarm-second-{}", std::process::id());
+    let group = Group::new("second");
     let join = [
         "node", "join", world.deployment.url(), "--ca-pin", world.deployment.ca_pin(), "--token-file", text(&file).unwrap(),
-        "--node-dir", text(&second).unwrap(), "--cgroup-parent", &group, "--id-base", "1887436800", "--stop-jobs",
+        "--node-dir", text(&second).unwrap(), "--cgroup-parent", group.name(), "--id-base", "1887436800", "--stop-jobs",
     ];
     let log = std::fs::File::create(world.folder().join("second.log")).unwrap();
     let mut agent = world.operator.command(&join).stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
@@ -108,8 +108,4 @@ fn a_second_node_joins_runs_jobs_and_is_revoked() {
     let _ = e2e::signal("TERM", agent.id());
     e2e::wait_for("the second agent's end", LIMIT, || Ok(agent.try_wait()?)).unwrap();
     world.close().unwrap();
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
-        let group = std::path::Path::new(root).join(&group);
-        let _ = std::fs::remove_dir(&group);
-    }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use e2e::text;
+use e2e::{Group, text};
 use serde_json::Value;
 
 use fault::Point;
@@ -225,11 +225,11 @@ impl Run {
         let name = format!("node-{}", self.round);
         let dir = self.ground.place(&name);
         let token = self.ground.invite(&name, &[]);
-        let group = format!("swarm-{name}-{}", std::process::id());
+        let group = Group::new("join");
         let (url, pin) = (self.ground.url.clone(), self.ground.pin.clone());
         let line = |token: &PathBuf| {
             let head = ["node", "join", &url, "--ca-pin", &pin, "--token-file", text(token).unwrap()];
-            let tail = ["--node-dir", text(&dir).unwrap(), "--cgroup-parent", &group, "--id-base", "1954545664", "--id-blocks", "64", "--stop-jobs"];
+            let tail = ["--node-dir", text(&dir).unwrap(), "--cgroup-parent", group.name(), "--id-base", "1954545664", "--id-blocks", "64", "--stop-jobs"];
             head.into_iter().chain(tail).map(str::to_owned).collect::<Vec<_>>()
         };
         let words = line(&token);

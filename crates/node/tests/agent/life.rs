@@ -300,7 +300,7 @@ async fn one_that_ends_leaves_nothing_while_another_lives() {
     world.ends(first.attempt).await;
     let scratch = world.dir.join("attempts").join(first.attempt.to_string());
     until("the first one's mounts and loop devices to go", || {
-        let left = runtime::leftovers::find(&world.cgroup, &world.dir).ok()?;
+        let left = runtime::leftovers::find(world.group.name(), &world.dir).ok()?;
         let named = |path: &std::path::Path| path.starts_with(&scratch);
         let of_first = left.iter().any(|left| match left {
             runtime::leftovers::Leftover::Mount(path) => named(path),

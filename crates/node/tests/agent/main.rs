@@ -10,6 +10,10 @@ mod faults;
 #[cfg(test)]
 mod gpus;
 #[cfg(test)]
+#[path = "../../../../tests/src/groups.rs"]
+#[expect(unreachable_pub, reason = "a file of the tests from end to end")]
+mod groups;
+#[cfg(test)]
 mod joining;
 #[cfg(test)]
 mod life;

@@ -12,7 +12,7 @@ use crate::world::{World, input, output, until};
 fn process(world: &World) -> Child {
     Command::new(env!("CARGO_BIN_EXE_node-agent"))
         .arg(&world.dir)
-        .arg(&world.cgroup)
+        .arg(world.group.name())
         .arg(world.id_base().to_string())
         .arg("8")
         .spawn()
@@ -226,7 +226,7 @@ async fn without_a_lease_nothing_is_made_and_opened_data_goes_with_the_agent() {
     assert!(!world.dir.join("jobs").join(attempt.to_string()).exists());
     agent.stop().await;
     assert!(!scratch.exists());
-    assert_eq!(runtime::leftovers::find(&world.cgroup, &world.dir).unwrap(), []);
+    assert_eq!(runtime::leftovers::find(world.group.name(), &world.dir).unwrap(), []);
     // With a lease the attempt is begun again, and whole.
     world.plane.look(|facts| facts.renews_nothing = false);
     let agent = world.start();

@@ -18,6 +18,7 @@ use vocabulary::{JobId, KeyId, LeaseId, ProjectId, Sha256Digest, UnixTime, Volum
 use volume::io::{ObjectPort, PortError, Reader, Writer};
 use volume::segment::SegmentKeys;
 
+use crate::groups::Group;
 use crate::plane::{Facts, FakeVolume, Plane, TENANT, empty_volume, fresh, is_over, wall};
 
 /// How long a condition may take on a busy machine.
@@ -32,7 +33,7 @@ mod sha2_of {
 pub(crate) struct World {
     pub(crate) plane: Plane,
     pub(crate) dir: PathBuf,
-    pub(crate) cgroup: String,
+    pub(crate) group: Group,
     pub(crate) image: Sha256Digest,
     pub(crate) joined: Joined,
     _place: TempDir,
@@ -141,15 +142,14 @@ impl World {
         let dir = place.path().join("node");
         let joined = node::join(join_options(&plane, &dir)).await.unwrap();
         let image = add_image(&plane);
-        let cgroup = format!("swarm-node-test-{}-{}", std::process::id(), u64::from_be_bytes(fresh(1)[..8].try_into().unwrap()));
-        Self { plane, dir, cgroup, image, joined, _place: place }
+        Self { plane, dir, group: Group::new("node"), image, joined, _place: place }
     }
 
     pub(crate) fn options(&self) -> NodeOptions {
         NodeOptions {
             dir: self.dir.clone(),
             shim_exe: env!("CARGO_BIN_EXE_node-agent").into(),
-            cgroup_parent: self.cgroup.clone(),
+            cgroup_parent: self.group.name().to_owned(),
             runtimes: Vec::new(),
             gpus: node::GpuOptions::default(),
             id_base: self.id_base(),
@@ -216,7 +216,7 @@ impl World {
             gone.then_some(())
         })
         .await;
-        let left = until("an empty list of leftovers", || runtime::leftovers::find(&self.cgroup, &self.dir).ok().filter(Vec::is_empty)).await;
+        let left = until("an empty list of leftovers", || runtime::leftovers::find(self.group.name(), &self.dir).ok().filter(Vec::is_empty)).await;
         assert!(left.is_empty());
     }
 
@@ -239,21 +239,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // A failed test must not leave mounts or processes behind on the machine.
-        for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-            let group = Path::new(root).join(&self.cgroup);
-            for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
-                let _ = std::fs::write(entry.path().join("cgroup.kill"), "1");
-            }
-        }
-        // The group of this world in every hierarchy, with what a failed test left in it.
-        for root in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
-            let group = root.join(&self.cgroup);
-            for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir(entry.path());
-            }
-            let _ = std::fs::remove_dir(group);
-        }
+        // A failed test must not leave mounts or processes behind on the machine: first what holds the mounts ends.
+        crate::groups::end(self.group.name());
         for entry in std::fs::read_dir(self.dir.join("attempts")).into_iter().flatten().flatten() {
             for _ in 0..50 {
                 if runtime::secret::wipe(&entry.path()).is_ok() && runtime::scratch::Scratch::remove_leftovers(&entry.path()).is_ok() {

@@ -32,7 +32,7 @@ fn kill(pid: u32) {
 fn members(bench: &Bench, handle: &Handle) -> Vec<String> {
     let mut all = Vec::new();
     for root in std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path()).chain(["/sys/fs/cgroup".into()]) {
-        let group = root.join(&bench.parent).join(handle.attempt().to_string());
+        let group = root.join(bench.parent.name()).join(handle.attempt().to_string());
         all.extend(std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().map(str::to_owned));
     }
     all

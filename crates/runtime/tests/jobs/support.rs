@@ -1,5 +1,10 @@
 //! An image made of a static busybox, a supervisor with a directory of its own, and waiting with a deadline.
 
+#[path = "../../../../tests/src/groups.rs"]
+#[expect(unreachable_pub, reason = "a file of the tests from end to end")]
+mod groups;
+
+use groups::Group;
 use runtime::backend::Backend;
 use runtime::leftovers;
 use runtime::sandbox::AttemptSpec;
@@ -20,7 +25,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) supervisor: Supervisor,
-    pub(crate) parent: String,
+    pub(crate) parent: Group,
     backend: Backend,
     next: AtomicU32,
 }
@@ -40,7 +45,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         build_image(&directory.path().join("image"));
         let supervisor = Supervisor::new(&directory.path().join("jobs"), Path::new(SHIM)).unwrap();
-        Self { directory, supervisor, parent: format!("swarm-test-{}", std::process::id()), backend: backend(), next: AtomicU32::new(0) }
+        Self { directory, supervisor, parent: Group::new("jobs"), backend: backend(), next: AtomicU32::new(0) }
     }
 
     pub(crate) fn image(&self) -> PathBuf {
@@ -77,7 +82,7 @@ impl Bench {
             gpus: Vec::new(),
             backend: self.backend.clone(),
             id_base: (1 + pid % 60_000) * runtime::limits::ID_BLOCK,
-            cgroup_parent: self.parent.clone(),
+            cgroup_parent: self.parent.name().to_owned(),
             deadline_boottime_ms: None,
             log_dir: None,
         }
@@ -108,7 +113,7 @@ impl Bench {
     pub(crate) fn assert_clean(&self) {
         let mut left = Vec::new();
         let clean = wait(Duration::from_secs(10), || {
-            left = leftovers::find(&self.parent, self.directory.path()).unwrap();
+            left = leftovers::find(self.parent.name(), self.directory.path()).unwrap();
             left.is_empty()
         });
         assert!(clean, "left behind: {left:?}");
@@ -127,10 +132,6 @@ impl Drop for Bench {
         } else {
             self.assert_clean();
         }
-        for root in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir(root.path().join(&self.parent));
-        }
-        let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.parent));
     }
 }
 
