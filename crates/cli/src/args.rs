@@ -177,6 +177,8 @@ pub(crate) struct Up {
     #[arg(long, value_name = "NAME")]
     pub(crate) cgroup_parent: Option<String>,
     #[command(flatten)]
+    pub(crate) gpus: Gpus,
+    #[command(flatten)]
     pub(crate) ids: Ids,
     /// Show what both parts say, not only when one dies
     #[arg(short, long)]
@@ -245,6 +247,17 @@ pub(crate) struct Ids {
     /// How many jobs may run at once
     #[arg(long, default_value_t = 64, value_name = "COUNT")]
     pub(crate) id_blocks: u32,
+}
+
+/// GPUs that the node offers.
+#[derive(Debug, Args)]
+pub(crate) struct Gpus {
+    /// Directory with specifications of this node's GPUs (Container Device Interface, JSON)
+    #[arg(long = "cdi-dir", value_name = "DIR", default_values = ["/etc/cdi", "/run/cdi"])]
+    pub(crate) cdi_dirs: Vec<PathBuf>,
+    /// Program that cleans a GPU between two jobs, given its name; without one no GPU is offered
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) gpu_scrub: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -1022,12 +1035,8 @@ pub(crate) struct NodeRun {
     /// A foreign runtime that this node offers, and its program (default: those that packages have installed)
     #[arg(long = "runtime", value_name = "runc|crun|runsc|kata=PATH", value_parser = parse_runtime)]
     pub(crate) runtimes: Vec<(Runtime, PathBuf)>,
-    /// Directory with specifications of this node's GPUs (Container Device Interface, JSON)
-    #[arg(long = "cdi-dir", value_name = "DIR", default_values = ["/etc/cdi", "/run/cdi"])]
-    pub(crate) cdi_dirs: Vec<PathBuf>,
-    /// Program that cleans a GPU between two jobs, given its name; without one no GPU is offered
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) gpu_scrub: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gpus: Gpus,
     #[command(flatten)]
     pub(crate) ids: Ids,
     /// Stop the jobs when the agent is stopped (otherwise they go on, and the next start finds them again)

@@ -25,6 +25,9 @@ pub struct GpuOptions {
     pub scrub: Option<PathBuf>,
 }
 
+/// As long as the control plane lets the value of a feature be.
+const COMPLAINT_BYTES: usize = 512;
+
 /// Where one GPU stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +45,8 @@ enum State {
 pub(crate) struct Gpus {
     file: PathBuf,
     all: Vec<Gpu>,
+    /// Why none is offered although some may be there.
+    none: Option<String>,
     scrubber: Option<Scrubber>,
     states: Mutex<BTreeMap<String, State>>,
 }
@@ -49,13 +54,16 @@ pub(crate) struct Gpus {
 impl Gpus {
     /// Looks for GPUs and cleans those that no living attempt has; blocks. What stands against offering any is logged.
     pub(crate) fn open(dir: &Path, options: &GpuOptions, living: &BTreeSet<AttemptId>) -> Result<Self, String> {
+        let mut none = None;
         let all = inventory(&options.cdi).unwrap_or_else(|error| {
             tracing::error!(error = chain(&error), "no GPU is offered");
+            none = Some(chain(&error));
             Vec::new()
         });
         let scrubber = options.scrub.as_deref().map(|path| Scrubber::probe(path).map_err(|error| format!("the program that cleans GPUs, `{}`: {error}", path.display()))).transpose()?;
         if scrubber.is_none() && !all.is_empty() {
             tracing::error!(gpus = all.len(), "no GPU is offered: name a program that cleans them between two jobs");
+            none = Some(format!("{} there, and no program that cleans them was named", all.len()));
         }
         let file = dir.join("gpus.json");
         let known: BTreeMap<String, State> = match files::read_if_there(&file, RECORD_BYTES_MAX) {
@@ -64,7 +72,7 @@ impl Gpus {
             Err(error) => return Err(format!("gpus.json: {error}")),
         };
         let all = if scrubber.is_some() { all } else { Vec::new() };
-        let gpus = Self { file, all, scrubber, states: Mutex::new(known.clone()) };
+        let gpus = Self { file, all, none, scrubber, states: Mutex::new(known.clone()) };
         for gpu in &gpus.all {
             if !matches!(known.get(&gpu.id), Some(State::Given(attempt)) if living.contains(attempt)) {
                 gpus.clean(&gpu.id);
@@ -102,6 +110,20 @@ impl Gpus {
     pub(crate) fn count(&self) -> u32 {
         let states = self.locked();
         u32::try_from(self.all.iter().filter(|gpu| !matches!(states.get(&gpu.id), None | Some(State::Out(_)))).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Why fewer are in service than there are, for those who look at the node.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let states = self.locked();
+        let out = self.all.iter().filter_map(|gpu| match states.get(&gpu.id) {
+            Some(State::Out(why)) => Some(format!("{} is out of service: {why}", gpu.id)),
+            Some(State::Clean(_) | State::Given(_)) | None => None,
+        });
+        let told: Vec<String> = self.none.iter().map(|why| format!("none is offered: {why}")).chain(out).collect();
+        let plain = told.join("; ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        // As much as a node may say of one thing.
+        let end = plain.floor_char_boundary(COMPLAINT_BYTES);
+        Some(plain.get(..end).unwrap_or_default().to_owned()).filter(|told| !told.is_empty())
     }
 
     /// Gives an attempt as many as it asks for, with the files of their driver. On the disk before it comes back.

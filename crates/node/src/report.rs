@@ -27,7 +27,8 @@ pub(crate) async fn beat(shared: Arc<Shared>, plan: watch::Receiver<Option<Arc<C
             let revision = plan.borrow().as_ref().map_or(0, |plan| plan.plan().revision);
             let mut attempts: Vec<AttemptReport> = shared.with_slots(|slots| slots.values().map(Slot::report).collect());
             let telling = once(&mut attempts, &mut told);
-            let facts = vocabulary::plan::NodeFacts { gpus: shared.gpus.count(), ..shared.facts.clone() };
+            let mut facts = vocabulary::plan::NodeFacts { gpus: shared.gpus.count(), ..shared.facts.clone() };
+            facts.features.extend(shared.gpus.complaint().map(|told| ("gpus".to_owned(), told)));
             let body = NodeReport { sequence, plan_revision: revision, facts, attempts };
             // The lease counts from before the request left: the control plane counts from when it came.
             let sent = clock::boottime_ms();

@@ -103,7 +103,8 @@ pub struct NodeFacts {
     /// The runtimes that make sandboxes here; empty in facts from before there was a choice, which means `youki` alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<crate::runtime::RuntimeOffer>,
-    /// What the sandbox can do here: name of a layer or feature, and whether it is there.
+    /// What the sandbox can do here: name of a layer or feature, and whether it is there. `gpus` says why fewer are in service
+    /// than there are.
     pub features: Labels,
     /// The machine's boot id.
     pub boot_id: String,

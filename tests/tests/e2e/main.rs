@@ -9,6 +9,8 @@ mod canary;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod gpus;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod kill;

@@ -148,7 +148,7 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
         shim_exe: PathBuf::from("/proc/self/exe"),
         cgroup_parent: args.cgroup_parent,
         runtimes: args.runtimes,
-        gpus: ::node::GpuOptions { cdi: args.cdi_dirs, scrub: args.gpu_scrub },
+        gpus: ::node::GpuOptions { cdi: args.gpus.cdi_dirs, scrub: args.gpus.gpu_scrub },
         id_base: args.ids.id_base,
         id_blocks: args.ids.id_blocks,
         drain_on_stop: args.stop_jobs,

@@ -186,6 +186,14 @@ impl<'a> Supervisor<'a> {
         let mut node: Vec<String> = ["node", "run", "--supervised", "--stop-jobs"].map(str::to_owned).to_vec();
         node.extend(flag("--node-dir", text(&place.node())?));
         node.extend(flag("--cgroup-parent", args.cgroup_parent.clone().unwrap_or_else(|| place.cgroup_parent())));
+        // The agent's own folder is another.
+        let whole = |path: &Path| std::path::absolute(path).map_err(|error| CliError::usage(format!("{}: {error}", path.display()))).and_then(|path| text(&path));
+        for folder in &args.gpus.cdi_dirs {
+            node.extend(flag("--cdi-dir", whole(folder)?));
+        }
+        if let Some(program) = &args.gpus.gpu_scrub {
+            node.extend(flag("--gpu-scrub", whole(program)?));
+        }
         node.extend(flag("--id-base", args.ids.id_base.to_string()));
         node.extend(flag("--id-blocks", args.ids.id_blocks.to_string()));
         Ok(Self {

@@ -491,6 +491,10 @@ pub(super) fn words(lines: &mut Lines, record: &Record, statement: &Statement) {
         let detail = format!("the node itself says that these layers were missing: {}", missing.join(", "));
         lines.add("the job was isolated", Verdict::NotProved, Tool::OursOnly, detail);
     }
+    let gpus: Vec<&str> = report.layers.iter().filter(|layer| layer.name == "gpu").map(|layer| layer.observed.as_str()).collect();
+    if !gpus.is_empty() {
+        lines.add("the job had its GPUs to itself", Verdict::NotChecked, Tool::OursOnly, format!("claimed by the node: {}", gpus.join("; ")));
+    }
     match record.evidence {
         Evidence::None => lines.add(
             "the data was protected from the owner of the machine",
