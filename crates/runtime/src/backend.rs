@@ -19,12 +19,14 @@ use vocabulary::runtime::{Runtime, RuntimeOffer};
 const LIBCONTAINER: &str = "libcontainer 0.7.0";
 /// Bytes of a runtime's program: several times the largest there is.
 const PROGRAM_BYTES: u64 = 256 << 20;
-/// Bytes of what a runtime says about its version.
-const VERSION_BYTES: u64 = 16 * 1024;
+/// Bytes of what a runtime says about itself.
+const WORD_BYTES: u64 = 16 * 1024;
 /// Characters of a version that are kept.
 const VERSION_CHARS: usize = 80;
-/// How long a runtime may take to say its version.
-const VERSION_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a runtime may take to say its version, or its commands.
+const WORD_PATIENCE: Duration = Duration::from_secs(20);
+/// The commands that the shim calls.
+const COMMANDS: [&str; 4] = ["create", "start", "kill", "delete"];
 /// Where packages put a runtime. The search path of a caller has no say.
 const PLACES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
 
@@ -51,6 +53,21 @@ pub enum BackendError {
         path: PathBuf,
         /// What it said.
         said: String,
+    },
+    /// Its program is not driven by a command line.
+    #[error(
+        "runtime `{runtime}`: `{}` ({version}) has no command `{missing}`: Kata Containers 2.0 and later are driven by containerd's protocol alone, which is not built",
+        path.display()
+    )]
+    NoCommand {
+        /// The runtime.
+        runtime: Runtime,
+        /// Its program.
+        path: PathBuf,
+        /// The version that it states.
+        version: String,
+        /// What the shim would call.
+        missing: &'static str,
     },
     /// There is no program for what is a part of our own.
     #[error("runtime `youki`: it is a part of Swarm, no program can be named for it")]
@@ -90,21 +107,38 @@ impl Backend {
         }
         let wrong = |source| BackendError::Program { runtime, path: path.to_owned(), source };
         let (program, digest) = seal(path).map_err(wrong)?;
-        let said = version(&program).map_err(wrong)?;
+        let said = ask(&program, "--version").map_err(wrong)?;
         let Some(version) = read_version(runtime, &said) else {
             let said = said.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(VERSION_CHARS).collect();
             return Err(BackendError::Stranger { runtime, path: path.to_owned(), said });
         };
+        if runtime == Runtime::Kata {
+            // The name alone does not say it: later versions kept the program, for its other commands.
+            let help = ask(&program, "--help").map_err(|source| BackendError::Program { runtime, path: path.to_owned(), source })?;
+            if let Some(missing) = missing_command(&help) {
+                return Err(BackendError::NoCommand { runtime, path: path.to_owned(), version, missing });
+            }
+        }
         Ok(Self { runtime, binary: Some(Binary { path: path.to_owned(), version, digest }) })
+    }
+
+    /// Where packages put a runtime's program.
+    fn places(runtime: Runtime) -> impl Iterator<Item = PathBuf> {
+        let name = if runtime == Runtime::Kata { "kata-runtime" } else { runtime.as_str() };
+        PLACES.iter().map(move |place| Path::new(place).join(name)).filter(|path| path.is_file())
+    }
+
+    /// Why a runtime that is installed is not offered.
+    pub(crate) fn complaint(runtime: Runtime) -> Option<String> {
+        Self::places(runtime).find_map(|path| Self::probe(runtime, &path).err()).map(|error| error.to_string())
     }
 
     /// Every runtime that lies where packages put them, the own one first.
     #[must_use]
     pub fn installed() -> Vec<Self> {
         let mut all = vec![Self::default()];
-        for (runtime, name) in [(Runtime::Runc, "runc"), (Runtime::Crun, "crun"), (Runtime::Runsc, "runsc"), (Runtime::Kata, "kata-runtime")] {
-            let paths = PLACES.iter().map(|place| Path::new(place).join(name)).filter(|path| path.is_file());
-            all.extend(paths.filter_map(|path| Self::probe(runtime, &path).ok()).next());
+        for runtime in [Runtime::Runc, Runtime::Crun, Runtime::Runsc, Runtime::Kata] {
+            all.extend(Self::places(runtime).find_map(|path| Self::probe(runtime, &path).ok()));
         }
         all
     }
@@ -177,9 +211,10 @@ pub(crate) fn seal_bytes(name: &str, mut source: impl Read) -> std::io::Result<(
     Ok((readonly.into(), Sha256Digest::from_bytes(bytes)))
 }
 
-fn version(program: &OwnedFd) -> std::io::Result<String> {
+/// What the program answers to this one argument.
+fn ask(program: &OwnedFd, argument: &str) -> std::io::Result<String> {
     let mut child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-        .arg("--version")
+        .arg(argument)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
@@ -189,22 +224,27 @@ fn version(program: &OwnedFd) -> std::io::Result<String> {
     let step = Duration::from_millis(10);
     let mut waited = Duration::ZERO;
     while child.try_wait()?.is_none() {
-        if waited >= VERSION_PATIENCE {
+        if waited >= WORD_PATIENCE {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "it does not say its version"));
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("it does not answer to {argument}")));
         }
         crate::cgroup::pause(step);
         waited = waited.saturating_add(step);
     }
     let mut said = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(VERSION_BYTES).read_to_end(&mut said)?;
+        output.take(WORD_BYTES).read_to_end(&mut said)?;
     }
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// `runc version 1.1.5`, `crun version 1.8.1`, `runsc version release-2022`, `kata-runtime  : 3.2.0`.
+/// The first command that is missing in what a runtime says of itself: each stands at the begin of a line.
+fn missing_command(help: &str) -> Option<&'static str> {
+    COMMANDS.into_iter().find(|command| !help.lines().any(|line| line.split_whitespace().next().is_some_and(|word| word.trim_end_matches(',') == *command)))
+}
+
+/// `runc version 1.1.5`, `crun version 1.8.1`, `runsc version release-2022`, `kata-runtime  : 1.13.0`.
 fn read_version(runtime: Runtime, said: &str) -> Option<String> {
     let name = if runtime == Runtime::Kata { "kata-runtime" } else { runtime.as_str() };
     let rest = said.lines().next()?.trim().strip_prefix(name)?.trim_start();
@@ -223,7 +263,7 @@ mod tests {
             (Runtime::Runc, "runc version 1.1.5+ds1\ncommit: x\n", Some("1.1.5+ds1")),
             (Runtime::Crun, "crun version 1.8.1\n", Some("1.8.1")),
             (Runtime::Runsc, "runsc version 0.0~20221219.0\nspec: 1.0.2-dev", Some("0.0~20221219.0")),
-            (Runtime::Kata, "kata-runtime  : 3.2.0\n   commit   : x", Some("3.2.0")),
+            (Runtime::Kata, "kata-runtime  : 1.13.0\n   commit   : x", Some("1.13.0")),
             (Runtime::Runc, "crun version 1.8.1\n", None),
             (Runtime::Runc, "runc version \n", None),
             (Runtime::Runc, "", None),
@@ -240,6 +280,16 @@ mod tests {
         assert!(matches!(Backend::probe(Runtime::Runc, Path::new("/proc/self")), Err(BackendError::Program { .. })));
         let stranger = Backend::probe(Runtime::Runc, Path::new("/bin/true")).unwrap_err().to_string();
         assert!(stranger.contains("does not call itself runc"), "{stranger}");
+    }
+
+    #[test]
+    fn the_commands_of_a_runtime_are_looked_for() {
+        let text = |commands: &[&str]| format!("USAGE:\n   create things\n\nCOMMANDS:\n{}", commands.iter().map(|name| format!("     {name:12} do {name}\n")).collect::<String>());
+        let all = ["create", "delete", "start", "kill"];
+        assert_eq!(missing_command(&text(&all)), None);
+        assert_eq!(missing_command(&text(&all[..3])), Some("kill"));
+        assert_eq!(missing_command(&text(&["kata-check", "kata-env", "exec", "help, h"])), Some("start"));
+        assert_eq!(missing_command(""), Some("create"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! What can be tried for real is tried, in processes and mount namespaces that end with the try.
 
+use crate::backend::Backend;
 use crate::cgroup::Layout;
 use crate::executor::LANDLOCK_LEAST;
 use crate::sys;
@@ -217,12 +218,12 @@ fn looked_at() -> Vec<Seen> {
 
 /// The foreign runtimes that are installed.
 fn foreign() -> Vec<Seen> {
-    let installed = crate::backend::Backend::installed();
+    let installed = Backend::installed();
     let look = |runtime: Runtime| {
-        let offer = installed.iter().find(|backend| backend.runtime == runtime).map(crate::backend::Backend::offer);
+        let offer = installed.iter().find(|backend| backend.runtime == runtime).map(Backend::offer);
         Seen::new(runtime.as_str(), match offer {
             Some(offer) => Ok(format!("{}{}", offer.version, if offer.untested { ", untested" } else { "" })),
-            None => Err("not installed"),
+            None => Err(Backend::complaint(runtime).unwrap_or_else(|| "not installed".to_owned())),
         })
     };
     [Runtime::Runc, Runtime::Crun, Runtime::Runsc, Runtime::Kata].map(look).into()

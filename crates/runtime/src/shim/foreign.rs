@@ -125,14 +125,18 @@ impl Foreign {
         let _ = self.call(&["delete", "--force", &self.id], DELETE_PATIENCE);
     }
 
-    /// Starts a call that ends with the job and prints how: for runtimes that hide the job's processes.
-    pub(super) fn waiter(&self) -> Result<(OwnedFd, Pid, PipeReader), String> {
+    /// Starts a call that ends with the job and prints how: for runtimes that hide the job's processes. Where there is no
+    /// such call, the process that the runtime gave for the job's first ends with it, and as it does.
+    pub(super) fn waiter(&self) -> Result<Option<(OwnedFd, Pid, PipeReader)>, String> {
+        if self.runtime != Runtime::Runsc {
+            return Ok(None);
+        }
         let null = File::options().read(true).write(true).open("/dev/null").map_err(because("open /dev/null"))?;
         let (output, write) = std::io::pipe().map_err(because("make a pipe"))?;
         let child = self.spawn(&["wait".to_owned(), self.id.clone()], vec![null.as_fd(), write.as_fd(), null.as_fd()])?;
         let pid = Pid::from_raw(child).ok_or("fork gave no process")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(because("hold the runtime's waiter"))?;
-        Ok((pidfd, pid, output))
+        Ok(Some((pidfd, pid, output)))
     }
 
     fn spawn(&self, arguments: &[String], fds: Vec<BorrowedFd<'_>>) -> Result<i32, String> {
