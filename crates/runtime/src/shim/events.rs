@@ -61,7 +61,10 @@ impl Watch<'_> {
         loop {
             self.arm()?;
             let ready = self.wait()?;
-            let [output, errors, time, end, listener, unguarded] = ready.fixed;
+            let [output, errors, time, end, listener, unguarded, first] = ready.fixed;
+            if first {
+                self.created.program.first_ended(self.created.pid);
+            }
             if unguarded && let Some(guard) = self.guard.take() {
                 guard.dismiss();
                 self.guard = Some(Guard::post(&self.created.cgroup, self.lock)?);
@@ -102,10 +105,12 @@ impl Watch<'_> {
     fn wait(&self) -> std::io::Result<Ready> {
         let open = |open: bool| if open { PollFlags::IN } else { PollFlags::empty() };
         let [out, err] = self.output_open;
-        // A pipe that is closed would report its end for ever: it is looked at through the timer's place then.
+        // What has ended would report that for ever: it is looked at through the timer's place then.
         let stdout = if out { self.created.stdout.as_fd() } else { self.timer.as_fd() };
         let stderr = if err { self.created.stderr.as_fd() } else { self.timer.as_fd() };
         let (guard, guard_flags) = self.guard.as_ref().map_or((self.timer.as_fd(), PollFlags::empty()), |guard| (guard.pidfd.as_fd(), PollFlags::IN));
+        let first = self.created.program.watches_first();
+        let first_fd = if first { self.created.pidfd.as_fd() } else { self.timer.as_fd() };
         let mut fds = vec![
             PollFd::from_borrowed_fd(stdout, open(out)),
             PollFd::from_borrowed_fd(stderr, open(err)),
@@ -113,6 +118,7 @@ impl Watch<'_> {
             PollFd::from_borrowed_fd(self.created.program.end().unwrap_or(self.created.pidfd.as_fd()), PollFlags::IN),
             PollFd::from_borrowed_fd(self.control.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(guard, guard_flags),
+            PollFd::from_borrowed_fd(first_fd, open(first)),
         ];
         fds.extend(self.control.callers.iter().map(|caller| PollFd::from_borrowed_fd(caller.stream.as_fd(), PollFlags::IN)));
         loop {
@@ -124,7 +130,7 @@ impl Watch<'_> {
         }
         let mut seen = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || seen.next().unwrap_or(false);
-        let fixed = [next() && out, next() && err, next(), next(), next(), next()];
+        let fixed = [next() && out, next() && err, next(), next(), next(), next(), next() && first];
         Ok(Ready { fixed, callers: seen.collect() })
     }
 
@@ -325,7 +331,7 @@ impl Watch<'_> {
 }
 
 struct Ready {
-    /// Standard output, standard error, timer, end of the first process, new caller, end of the guard.
-    fixed: [bool; 6],
+    /// Standard output, standard error, timer, end of the job, new caller, end of the guard, end of the first process.
+    fixed: [bool; 7],
     callers: Vec<bool>,
 }

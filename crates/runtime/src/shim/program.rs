@@ -2,7 +2,7 @@
 
 use super::foreign::{Foreign, waited};
 use libcontainer::container::Container;
-use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -22,7 +22,7 @@ pub(super) enum Program {
     Hidden {
         /// The runtime.
         foreign: Foreign,
-        /// Ends with the job, after its start.
+        /// Ends with the job, after its start; none where the first process is one that can be waited for.
         waiter: Option<Waiter>,
     },
 }
@@ -33,6 +33,8 @@ pub(super) struct Waiter {
     pidfd: OwnedFd,
     pid: Pid,
     output: PipeReader,
+    /// How the first process ended, once somebody has waited for it.
+    first: Option<WaitStatus>,
 }
 
 impl Program {
@@ -45,8 +47,7 @@ impl Program {
             }
             Self::Hidden { foreign, waiter } => {
                 foreign.start()?;
-                let (pidfd, pid, output) = foreign.waiter()?;
-                *waiter = Some(Waiter { pidfd, pid, output });
+                *waiter = foreign.waiter()?.map(|(pidfd, pid, output)| Waiter { pidfd, pid, output, first: None });
                 Ok(())
             }
         }
@@ -72,6 +73,21 @@ impl Program {
         }
     }
 
+    /// Whether the end of the first process is news while the end of the job is waited for elsewhere.
+    pub(super) const fn watches_first(&self) -> bool {
+        matches!(self, Self::Hidden { waiter: Some(Waiter { first: None, .. }), .. })
+    }
+
+    /// The first process has ended. Nobody but this one can wait for it, and the runtime's own call takes it as alive until
+    /// somebody has: for seconds.
+    pub(super) fn first_ended(&mut self, pid: i32) {
+        if let Self::Hidden { waiter: Some(waiter), .. } = self
+            && waiter.first.is_none()
+        {
+            waiter.first = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG).ok().flatten().map(|(_, status)| status);
+        }
+    }
+
     /// Code and signal of the job's program. The first process is dead or about to be.
     pub(super) fn status(&mut self, pid: i32) -> std::io::Result<(Option<i32>, Option<i32>)> {
         if let Self::Hidden { waiter: Some(waiter), .. } = self {
@@ -83,15 +99,22 @@ impl Program {
                 return Ok((code, signal));
             }
         }
-        let status = waitpid(Pid::from_raw(pid), WaitOptions::empty())?.map(|(_, status)| status);
-        Ok((status.and_then(rustix::process::WaitStatus::exit_status), status.and_then(rustix::process::WaitStatus::terminating_signal)))
+        let status = match self {
+            Self::Hidden { waiter: Some(Waiter { first: Some(first), .. }), .. } => Some(*first),
+            Self::Hidden { .. } | Self::Embedded(_) | Self::Launched { .. } => waitpid(Pid::from_raw(pid), WaitOptions::empty())?.map(|(_, status)| status),
+        };
+        Ok((status.and_then(WaitStatus::exit_status), status.and_then(WaitStatus::terminating_signal)))
     }
 
     /// Lets a foreign runtime forget the container. All its processes are dead.
     pub(super) fn forget(&self) {
         match self {
             Self::Embedded(_) => {}
-            Self::Launched { foreign, .. } | Self::Hidden { foreign, .. } => foreign.delete(),
+            Self::Launched { foreign, .. } | Self::Hidden { foreign, .. } => {
+                // The runtime looks whether its processes are gone, and takes one that nobody has waited for as alive.
+                while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+                foreign.delete();
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a job gets, and what comes back.
 
-use crate::support::{Bench, held};
+use crate::support::{Bench, LONG, held, said};
 use runtime::gpu::{DeviceNode, GivenGpu};
 use vocabulary::job::ExitReason;
 
@@ -76,21 +76,44 @@ pub(crate) fn links_that_lead_nowhere_give_way_to_our_files() {
 pub(crate) fn many_at_once_do_not_mix() {
     let bench = Bench::new();
     let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    let spec = |number: i32, script: &str| {
+        let mut spec = bench.shell(&format!("cat /etc/hostname; echo $NAME > /tmp/own; cat /tmp/own; ls /tmp; {script}"));
+        let name = format!("job-{number}");
+        spec.hostname.clone_from(&name);
+        spec.env.insert("NAME".to_owned(), name.clone());
+        spec.env.insert("CODE".to_owned(), number.to_string());
+        (name, spec)
+    };
+    let says = |name: &str| format!("{name}\n{name}\nown\n");
+    // Made at the same time, and all of them alive before one is asked to end.
+    let jobs: Vec<_> = std::thread::scope(|scope| {
+        let begin = |number| {
+            let (name, spec) = spec(number, "trap 'exit $CODE' TERM; echo up; sleep 600 & wait");
+            (number, name, bench.begin(&spec))
+        };
+        let starts: Vec<_> = (1..=6).map(|number| scope.spawn(move || begin(number))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    assert!(jobs.iter().all(|(_, _, handle)| said(handle, "up\n")));
+    assert!(jobs.iter().all(|(_, _, handle)| handle.status().unwrap().exit.is_none()), "all of them live");
+    for (number, name, handle) in &jobs {
+        handle.stop(LONG, ExitReason::Cancelled).unwrap();
+        let outcome = crate::support::finish(handle);
+        handle.cleanup().unwrap();
+        assert_eq!((outcome.stdout, outcome.exit.code), (says(name) + "up\n", Some(*number)));
+    }
+    // Some begin while others end.
     std::thread::scope(|scope| {
         for thread in 0..6 {
-            let bench = &bench;
+            let (bench, spec, says) = (&bench, &spec, &says);
             scope.spawn(move || {
                 for round in 0..5 {
-                    let mut spec = bench.shell("cat /etc/hostname; echo $NAME > /tmp/own; cat /tmp/own; ls /tmp; exit $CODE");
-                    let name = format!("job-{thread}-{round}");
-                    spec.hostname.clone_from(&name);
-                    spec.env.insert("NAME".to_owned(), name.clone());
-                    spec.env.insert("CODE".to_owned(), (thread * 5 + round).to_string());
+                    let number = 10 + thread * 5 + round;
+                    let (name, spec) = spec(number, "exit $CODE");
                     let handle = bench.begin(&spec);
                     let outcome = crate::support::finish(&handle);
                     handle.cleanup().unwrap();
-                    assert_eq!(outcome.stdout, format!("{name}\n{name}\nown\n"), "{outcome:?}");
-                    assert_eq!(outcome.exit.code, Some(thread * 5 + round));
+                    assert_eq!((outcome.stdout, outcome.exit.code), (says(&name), Some(number)));
                 }
             });
         }
