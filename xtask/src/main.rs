@@ -86,7 +86,8 @@ fn golden() -> anyhow::Result<()> {
 fn guest() -> anyhow::Result<()> {
     setup::run()?;
     let (program, test) = (cargo(), "unified::the_unified_layout_holds_in_a_guest");
-    let arguments = ["test", "--locked", "--package", "runtime", "--test", "jobs", "--", "--exact", test];
+    // Of the whole workspace, so that what was compiled for the other tests serves this one.
+    let arguments = ["test", "--locked", "--workspace", "--test", "jobs", "--", "--exact", test];
     println!("$ SWARM_GUEST=whole {program} {}", arguments.join(" "));
     let status = std::process::Command::new(&program).args(arguments).env("SWARM_GUEST", "whole").current_dir(root()).status()?;
     anyhow::ensure!(status.success(), "the suite did not pass in the guest: {status}");

@@ -2,6 +2,7 @@
 
 use crate::support::{Bench, LONG, ended, finish, frames, said, text, wait};
 use runtime::sandbox::BindMount;
+use runtime::supervisor::ShimState;
 use std::time::Duration;
 use vocabulary::job::{ExitReason, LogStream};
 
@@ -137,7 +138,16 @@ pub(crate) fn the_lease_ends_a_job_without_an_agent_and_renewal_moves_it() {
 pub(crate) fn a_log_flood_never_stops_the_job_and_loss_is_counted() {
     let bench = Bench::new();
     // 110 MB without a line end, which are 147 MB of frames, into a ring of 128 MiB.
-    let handle = bench.begin(&bench.shell("head -c 110000000 /dev/zero | tr '\\0' 'x' ; echo; echo last >&2"));
+    let mut spec = bench.shell("head -c 110000000 /dev/zero | tr '\\0' 'x' ; echo; echo last >&2");
+    // Minutes of work for an emulated machine: it takes as long as it goes on.
+    spec.limits.time_ms = 24 * 3_600_000;
+    let handle = bench.begin(&spec);
+    let mut newest = 0;
+    while !wait(LONG, || handle.status().unwrap().state == ShimState::Ended) {
+        let now = frames(&handle).last().unwrap().sequence;
+        assert!(now > newest, "it stands still after frame {newest}");
+        newest = now;
+    }
     let exit = ended(&handle);
     assert_eq!(exit.reason, ExitReason::Completed, "{exit:?}");
     let frames = frames(&handle);
