@@ -132,8 +132,8 @@ impl NodeSettings {
         Self {
             version: 1,
             runtimes: args.runtimes.iter().map(|(runtime, _)| *runtime).collect(),
-            cdi_dirs: args.cdi_dirs.len(),
-            gpu_scrub: args.gpu_scrub.is_some(),
+            cdi_dirs: args.gpus.cdi_dirs.len(),
+            gpu_scrub: args.gpus.gpu_scrub.is_some(),
             id_base: args.ids.id_base,
             id_blocks: args.ids.id_blocks,
             stop_jobs: args.stop_jobs,
