@@ -27,7 +27,7 @@ cargo xtask VERB
   demo      one command: a deployment, a tenant, a sealed data set, a real training job, its receipt, and attacks on all of it
   faults    processes that stand still for 1, 10 and 60 s, disks that are full or break, and processes that are killed at named
             points of an operation: --kills N (200) --seed S (1) for the last alone (a part of it all is in `test`)
-  guest     the whole suite of jobs in the emulated guest with unified control groups (a part of it is in `test`)
+  guest     the whole suite of jobs, or the tests named, in the emulated guest with unified control groups (a part of it is in `test`)
   golden    make the deployment on which later versions must start: crates/control/testdata
   image     make an image below target/images: demo (Python with scikit-learn) or busybox
   layers    check the law of layers from `cargo metadata`
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         ["image", "busybox"] => setup::demo().and_then(|()| image::busybox()).map(drop),
         ["package", words @ ..] => package::Options::parse(words).and_then(|options| package::run(&options)),
         ["faults", rest @ ..] => faults::run(rest),
-        ["guest"] => guest(),
+        ["guest", names @ ..] => guest(names),
         ["bench", names @ ..] => bench(names),
         [other, ..] => Err(anyhow::anyhow!("`{other}` is no verb; cargo xtask help lists them")),
     };
@@ -83,13 +83,14 @@ fn golden() -> anyhow::Result<()> {
 }
 
 /// The suite of jobs where control groups are unified only, one test after the other in an emulated machine.
-fn guest() -> anyhow::Result<()> {
+fn guest(names: &[&str]) -> anyhow::Result<()> {
     setup::run()?;
     let (program, test) = (cargo(), "unified::the_unified_layout_holds_in_a_guest");
     // Of the whole workspace, so that what was compiled for the other tests serves this one.
     let arguments = ["test", "--locked", "--workspace", "--test", "jobs", "--", "--exact", test];
-    println!("$ SWARM_GUEST=whole {program} {}", arguments.join(" "));
-    let status = std::process::Command::new(&program).args(arguments).env("SWARM_GUEST", "whole").current_dir(root()).status()?;
+    let scope = if names.is_empty() { "whole".to_owned() } else { names.join(",") };
+    println!("$ SWARM_GUEST={scope} {program} {}", arguments.join(" "));
+    let status = std::process::Command::new(&program).args(arguments).env("SWARM_GUEST", &scope).current_dir(root()).status()?;
     anyhow::ensure!(status.success(), "the suite did not pass in the guest: {status}");
     Ok(())
 }
