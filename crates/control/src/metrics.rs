@@ -36,6 +36,9 @@ const LIVE: [JobState; 7] =
 /// What is done to keys.
 const STEPS: [&str; 4] = ["rotated", "rewrapped", "retired", "destroyed"];
 
+/// What ends at a time.
+const CERTIFICATES: [&str; 5] = ["root", "node_authority", "control_authority", "receipt_key", "server"];
+
 /// How a node is; the first that is true of it.
 const NODES: [&str; 5] = ["revoked", "lost", "silent", "draining", "alive"];
 
@@ -116,7 +119,7 @@ pub(crate) fn words() -> Vec<&'static str> {
     let fates = [Fate::Committed, Fate::Replayed, Fate::Refused, Fate::Failed].map(Fate::as_str);
     let rest = ["other", "none", "1xx", "2xx", "3xx", "4xx", "5xx", "allowed", "refused", "failed"];
     let states = LIVE.into_iter().map(JobState::as_str).chain(NODES).chain(STEPS);
-    listeners.into_iter().chain(buckets).chain(fates).chain(states).chain(rest).collect()
+    listeners.into_iter().chain(buckets).chain(fates).chain(states).chain(rest).chain(CERTIFICATES).collect()
 }
 
 impl Metrics {
@@ -263,14 +266,8 @@ impl Metrics {
 
     /// When certificates end: those that the deployment is built on, and the one that this process shows.
     pub(crate) fn certificates(&self, ends: Ends, server: UnixTime) {
-        let all = [
-            ("root", ends.root),
-            ("node_authority", ends.node_authority),
-            ("control_authority", ends.control_authority),
-            ("receipt_key", ends.receipt_key),
-            ("server", server),
-        ];
-        for (certificate, end) in all {
+        let all = [ends.root, ends.node_authority, ends.control_authority, ends.receipt_key, server];
+        for (certificate, end) in CERTIFICATES.into_iter().zip(all) {
             self.certificates.get_or_create(&[("certificate", certificate)]).set(seconds_of(end));
         }
     }
