@@ -21,6 +21,8 @@ const STOP: Duration = Duration::from_secs(90);
 pub struct Options {
     /// Further arguments of `swarm up`.
     pub arguments: Vec<String>,
+    /// The control group of its jobs; without one it follows from the data folder.
+    pub group: Option<String>,
 }
 
 /// A running deployment.
@@ -60,6 +62,7 @@ impl Deployment {
         for (flag, value) in [("--data-dir", place("data")), ("--passphrase-file", place("passphrase"))] {
             arguments.extend([flag.to_owned(), value]);
         }
+        arguments.extend(self.group_flag());
         arguments.extend(self.options.arguments.iter().cloned());
         arguments
     }
@@ -117,8 +120,15 @@ impl Deployment {
         self.data().join("endpoints.json")
     }
 
-    /// The control group below which its node keeps jobs: named after the data folder.
+    fn group_flag(&self) -> Vec<String> {
+        self.options.group.iter().flat_map(|group| ["--cgroup-parent".to_owned(), group.clone()]).collect()
+    }
+
+    /// The control group below which its node keeps jobs: the one that was chosen, or one named after the data folder.
     pub fn cgroup_parent(&self) -> anyhow::Result<String> {
+        if let Some(group) = &self.options.group {
+            return Ok(group.clone());
+        }
         let mut child = std::process::Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("sha256sum")?;
         let text = self.data();
         child.stdin.take().context("standard input")?.write_all(text.as_os_str().as_encoded_bytes())?;
@@ -171,7 +181,9 @@ impl Deployment {
     /// Removes everything that it made on this machine, as `swarm down --erase` does.
     pub fn erase(&mut self, shell: &Shell) -> anyhow::Result<()> {
         let data = self.data().display().to_string();
-        shell.typed(&["down", "--data-dir", &data, "--erase", "--yes"])?.ok()?;
+        let group = self.group_flag();
+        let down = ["down", "--data-dir", &data, "--erase", "--yes"].into_iter().chain(group.iter().map(String::as_str));
+        shell.typed(&down.collect::<Vec<_>>())?.ok()?;
         self.child = None;
         Ok(())
     }

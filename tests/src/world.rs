@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::deployment::{Deployment, Options};
+use crate::groups::Group;
 use crate::person::Person;
 use crate::typed::{Shell, Typed};
 
@@ -26,20 +27,24 @@ pub struct World {
     /// Both are this person.
     pub admin: Person,
     folder: tempfile::TempDir,
+    /// After all else: it takes along what is left of jobs.
+    _group: Group,
 }
 
 impl World {
     /// Starts a deployment, enrols its administrator, makes tenant and project.
     pub fn new() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("swarm-test-").tempdir()?;
-        let deployment = Deployment::up(&crate::program()?, folder.path(), Options::default())?;
+        let group = Group::new("up");
+        let options = Options { group: Some(group.name().to_owned()), ..Options::default() };
+        let deployment = Deployment::up(&crate::program()?, folder.path(), options)?;
         let (operator, tenant) = (deployment.shell("operator"), deployment.shell("tenant"));
         let mut admin = Person::new("admin", "a long password of the tests");
         admin.enrol(&operator, deployment.url(), deployment.ca_pin(), &deployment.ticket()?, Some("operator"))?;
         operator.typed(&["tenant", "create", TENANT, "--admin", "admin"])?.ok()?;
         admin.login(&tenant, Some((deployment.url(), deployment.ca_pin())), TENANT)?;
         tenant.typed(&["project", "create", PROJECT])?.ok()?;
-        Ok(Self { deployment, operator, tenant, admin, folder })
+        Ok(Self { deployment, operator, tenant, admin, folder, _group: group })
     }
 
     /// The same, with the small image imported as `busybox`.
