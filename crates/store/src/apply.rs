@@ -8,7 +8,7 @@ mod resource;
 mod volume;
 
 pub(crate) use factor::columns as factor_columns;
-pub(crate) use volume::read_head;
+pub(crate) use volume::{read_head, read_head_at};
 
 use audit::EncodedEntry;
 use vocabulary::{TenantId, UnixTime};

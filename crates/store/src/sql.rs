@@ -41,6 +41,14 @@ const UPKEEP: &str = "forgets by age alone, whosever it is";
 macro_rules! resource_columns {
     () => { "tenant, kind, id, project, name_norm, parent, link, state, until, revision, change_seq, body" };
 }
+/// Volumes with their heads; one without a head is none.
+macro_rules! volumes {
+    () => {
+        concat!("SELECT ", resource_columns!(), ", lineage, seq, writer_epoch, root FROM resource JOIN
+         (SELECT tenant AS of_tenant, volume, lineage, seq, writer_epoch, root FROM volume_head) AS head ON of_tenant = tenant AND volume = id
+         WHERE tenant = $1 AND kind = 'volume' AND deleted = FALSE")
+    };
+}
 macro_rules! resource_insert {
     () => {
         "INSERT INTO resource (tenant, kind, id, project, name_norm, parent, link, state, until, body, revision, change_seq, deleted)
@@ -214,6 +222,8 @@ statements! {
     HEAD_SET =
         "UPDATE volume_head SET seq = $7, writer_epoch = $8, root = $9
          WHERE tenant = $1 AND volume = $2 AND lineage = $3 AND seq = $4 AND writer_epoch = $5 AND root = $6";
+    VOLUME_GET = concat!(volumes!(), " AND id = $2");
+    VOLUME_LIST = concat!(volumes!(), " AND id > $2 ORDER BY id LIMIT $3");
     HEAD_READ = "SELECT lineage, seq, writer_epoch, root FROM volume_head WHERE tenant = $1 AND volume = $2";
     WRITER_NEWEST = "SELECT CAST(COALESCE(MAX(epoch), 0) AS BIGINT) FROM writer_epoch WHERE tenant = $1 AND volume = $2";
     WRITER_INSERT =

@@ -126,28 +126,23 @@ pub(crate) async fn create(call: Call<VolumeCreate>, spec: VolumeSpec) -> Result
 pub(crate) async fn list(call: Call<VolumeList>) -> Result<Page<Volume>, Failure> {
     let tenant = call.tenant()?;
     call.permit(Resource::Tenant(tenant), &[]).await?.spend();
-    let found = call.control.store.list(tenant.tenant, Kind::VOLUME, page(&call)?).await.map_err(Failure::internal)?;
-    let mut heads = std::collections::BTreeMap::new();
-    for row in &found.items {
-        if let Some(id) = VolumeId::from_slice(&row.id) {
-            heads.insert(row.id, call.control.head(tenant.tenant, id).await?);
-        }
-    }
+    let found = call.control.store.volumes(tenant.tenant, page(&call)?).await.map_err(Failure::internal)?;
     let member = call.member()?;
-    Ok(paged(found, |row| row.id, |stored| {
+    Ok(paged(found, |(stored, _)| stored.id, |(stored, head)| {
         let row: VolumeRow = stored.parse().ok()?;
         call.control.may_see::<VolumeView>(member, resource(&row, tenant)).then_some(())?;
-        Some(shown(row, heads.get(&stored.id)?.clone(), stored.revision))
+        Some(shown(row, head, stored.revision))
     }))
 }
 
 /// Shows a volume.
 pub(crate) async fn show(call: Call<VolumeView>) -> Result<Volume, Failure> {
     let tenant = call.tenant()?;
-    let (revision, row) = call.control.volume(tenant.tenant, call.id("id")?).await?;
+    let found = call.control.store.volume(tenant.tenant, call.id("id")?).await.map_err(Failure::internal)?;
+    let (stored, head) = found.ok_or_else(Failure::not_found)?;
+    let row: VolumeRow = stored.parse().map_err(Failure::internal)?;
     call.permit(resource(&row, tenant), &[]).await?.spend();
-    let head = call.control.head(tenant.tenant, row.id).await?;
-    Ok(shown(row, head, revision))
+    Ok(shown(row, head, stored.revision))
 }
 
 /// Gives the volume a new data key for what is written from now on.

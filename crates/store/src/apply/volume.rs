@@ -105,10 +105,15 @@ async fn head(writing: &mut Writing, tenant: TenantId, volume: VolumeId) -> Resu
 }
 
 pub(crate) fn read_head(row: &Row) -> Result<RootHead, Malformed> {
+    read_head_at(row, 0)
+}
+
+/// A head whose columns begin at this one.
+pub(crate) fn read_head_at(row: &Row, first: usize) -> Result<RootHead, Malformed> {
     Ok(RootHead {
-        lineage: LineageId::from_bytes(row.array(0)?),
-        seq: row.number(1)?,
-        writer_epoch: row.number(2)?,
-        root: Sha256Digest::from_bytes(row.array(3)?),
+        lineage: LineageId::from_bytes(row.array(first)?),
+        seq: row.number(first.saturating_add(1))?,
+        writer_epoch: row.number(first.saturating_add(2))?,
+        root: Sha256Digest::from_bytes(row.array(first.saturating_add(3))?),
     })
 }

@@ -5,15 +5,20 @@ use vocabulary::volume::RootHead;
 use vocabulary::{EntryId, KeyId, LeaseId, TenantId, VolumeId};
 
 use super::{Page, Paged, begin};
-use crate::apply::read_head;
+use super::resource::{RESOURCE_COLUMNS, resource};
+use crate::apply::{read_head, read_head_at};
 use crate::engine::{Bind, Malformed, Row, binds};
 use crate::error::ReadError;
-use crate::record::{StoredKey, StoredWriter, WriterRow};
+use crate::record::{Resource, StoredKey, StoredWriter, WriterRow};
 use crate::sql;
 use crate::store::Store;
 
 /// A place in a list of key versions.
 pub type KeyCursor = ([u8; 16], u32);
+
+fn volume_and_head(row: &Row) -> Result<(Resource, RootHead), Malformed> {
+    Ok((resource(row)?, read_head_at(row, RESOURCE_COLUMNS)?))
+}
 
 fn key(row: &Row) -> Result<StoredKey, Malformed> {
     let wrapped = row.maybe_bytes(11)?;
@@ -83,6 +88,15 @@ impl Store {
         Ok(Paged::cut(self.all(sql::KEY_LIST, binds, key).await?, &page))
     }
 
+    /// A volume with its head, in one question.
+    pub async fn volume(&self, tenant: TenantId, volume: VolumeId) -> Result<Option<(Resource, RootHead)>, ReadError> {
+        self.one(sql::VOLUME_GET, binds![tenant.as_bytes(), volume.as_bytes()], volume_and_head).await
+    }
+    /// Volumes with their heads, in the order of ids.
+    pub async fn volumes(&self, tenant: TenantId, page: Page) -> Result<Paged<(Resource, RootHead)>, ReadError> {
+        let binds = binds![tenant.as_bytes(), begin(page.after.as_ref()), page.fetch()];
+        Ok(Paged::cut(self.all(sql::VOLUME_LIST, binds, volume_and_head).await?, &page))
+    }
     /// The head of a volume.
     pub async fn head(&self, tenant: TenantId, volume: VolumeId) -> Result<Option<RootHead>, ReadError> {
         self.one(sql::HEAD_READ, binds![tenant.as_bytes(), volume.as_bytes()], read_head).await

@@ -13,7 +13,10 @@ use crate::sql::{self, Statement};
 use crate::store::Store;
 use crate::transaction::Committed;
 
-fn resource(row: &Row) -> Result<Resource, Malformed> {
+/// How many columns a resource has, in the order in which they are read.
+pub(super) const RESOURCE_COLUMNS: usize = 12;
+
+pub(super) fn resource(row: &Row) -> Result<Resource, Malformed> {
     let project: [u8; 16] = row.array(3)?;
     Ok(Resource {
         tenant: TenantId::from_bytes(row.array(0)?),

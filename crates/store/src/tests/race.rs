@@ -12,7 +12,7 @@ use crate::{
     CommitError, Conflict, DelaySubject, Expect, Hashed, Kind, Mutation, TotpRow, Transaction,
 };
 
-both! { exactly_one_wins, counts_lose_nothing, a_step_up_serves_only_its_own_request_person_and_time, tokens_end_once_and_for_all, login_delays_grow_by_turns_and_end_with_a_success, a_fenced_publisher_publishes_nothing, keys_and_heads_go_only_where_they_may }
+both! { exactly_one_wins, counts_lose_nothing, a_step_up_serves_only_its_own_request_person_and_time, tokens_end_once_and_for_all, login_delays_grow_by_turns_and_end_with_a_success, a_fenced_publisher_publishes_nothing, keys_and_heads_go_only_where_they_may, a_volume_comes_with_its_own_head }
 
 const A: vocabulary::TenantId = vocabulary::TenantId::from_bytes([0xaa; 16]);
 
@@ -200,6 +200,27 @@ async fn a_fenced_publisher_publishes_nothing(engine: Engine) {
     assert_eq!(taken.revisions, [2]);
     assert_eq!(commit(publish(1, 6, 3), SOON).await.unwrap_err().conflict(), Some(&Conflict::Fenced { token: 2 }));
     commit(publish(2, 6, 3), SOON).await.unwrap();
+}
+
+async fn a_volume_comes_with_its_own_head(engine: Engine) {
+    let opened = Opened::on(engine).await;
+    let volume = |number| vocabulary::VolumeId::from_bytes(id(number));
+    let head = |number: u8| vocabulary::volume::RootHead { root: vocabulary::Sha256Digest::from_bytes([number; 32]), ..head(0, 0) };
+    for (tenant, number) in [(A, 1), (A, 2), (A, 3), (tenant(0xbb), 1)] {
+        let put = super::Put::json(tenant, Kind::VOLUME, volume(number), Expect::Absent, &super::body("v")).unwrap();
+        let create = Mutation::CreateHead { tenant, volume: volume(number), head: head(u8::try_from(number).unwrap()) };
+        let transaction = Transaction::new().with(put);
+        opened.commit(if number == 3 { transaction } else { transaction.with(create) }).await.unwrap();
+    }
+    let (row, found) = opened.store.volume(A, volume(2)).await.unwrap().unwrap();
+    assert_eq!((row.id, row.tenant, row.revision, found), (id(2), A, 1, head(2)));
+    let page = opened.store.volumes(A, crate::Page::first(1)).await.unwrap();
+    assert_eq!((page.truncated, page.items[0].0.id, &page.items[0].1), (true, id(1), &head(1)));
+    let rest = opened.store.volumes(A, crate::Page::after(id(1), 10)).await.unwrap();
+    assert_eq!(rest.items.iter().map(|(row, _)| row.id).collect::<Vec<_>>(), [id(2)], "one without a head is no volume");
+    opened.commit(Transaction::new().with(Mutation::delete(A, Kind::VOLUME, volume(2), Expect::Revision(1)))).await.unwrap();
+    assert_eq!(opened.store.volume(A, volume(2)).await.unwrap(), None);
+    assert_eq!(opened.store.volume(tenant(0xcc), volume(1)).await.unwrap(), None);
 }
 
 async fn keys_and_heads_go_only_where_they_may(engine: Engine) {
