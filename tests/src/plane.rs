@@ -42,15 +42,29 @@ impl Plane {
 
     /// Starts it and waits until it answers.
     pub fn start(program: &Path, data: &Path, further: &[&str]) -> anyhow::Result<Self> {
-        Self::run(program, data, &Self::command_line(data, further)?)
+        Self::run(program, data, &Self::command_line(data, further)?, &[])
+    }
+
+    /// Starts it by a clock of its own: this machine's, set by what the file says (`+3600`: an hour forth; libfaketime). The time
+    /// since the machine's start stays as it is.
+    pub fn start_by_clock(program: &Path, data: &Path, clock: &Path) -> anyhow::Result<Self> {
+        let clock = clock.to_str().context("the clock's file is not UTF-8")?;
+        let environment = [
+            ("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"),
+            ("FAKETIME_TIMESTAMP_FILE", clock),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ];
+        Self::run(program, data, &Self::command_line(data, &[])?, &environment)
     }
 
     /// Starts it with nothing that opens its seal, and waits until it answers.
     pub fn start_sealed(program: &Path, data: &Path) -> anyhow::Result<Self> {
-        Self::run(program, data, &Self::without_opening(data, &[]))
+        Self::run(program, data, &Self::without_opening(data, &[]), &[])
     }
 
-    fn run(program: &Path, data: &Path, arguments: &[String]) -> anyhow::Result<Self> {
+    fn run(program: &Path, data: &Path, arguments: &[String], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let endpoints = data.join("endpoints.json");
         let _ = std::fs::remove_file(&endpoints);
         let said = data.join("said.log");
@@ -58,6 +72,7 @@ impl Plane {
         let shell = Shell::new(program, &data.join("config"));
         let mut child = shell
             .command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -27,6 +27,7 @@ const PACKAGES: &[Package] = &[
     ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),
     ("procps", "/bin/ps", "the tests look for what was left running"),
     ("bsdutils", "/usr/bin/script", "the terminal in which a test types the quick start"),
+    ("libfaketime", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "sets the clock of one server in a test"),
     (POSTGRESQL, "/usr/lib/postgresql/15/bin/postgres", "the database that the tests start as its own user, and stop"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "emulates the guest in which unified control groups are tested"),
     ("runc", "/usr/sbin/runc", "the tests run every job under it too; the peer of the job-start measurement"),

@@ -94,8 +94,8 @@ async fn issue(control: &Control, names: &[ServerName], data_dir: &std::path::Pa
     let identity = Identity { chain: issued.chain, key: key.private().clone() };
     crate::sealed::leave_face(data_dir, &identity, issued.not_after)?;
     let config = |clients| {
-        let time = Arc::new(rustls::time_provider::DefaultTimeProvider);
-        server_config(&identity, control.gate.verifier().root(), clients, KeyExchange::default(), time).map(Arc::new).map_err(certificates)
+        let clock = Arc::new(crate::clock::Handshakes);
+        server_config(&identity, control.gate.verifier().root(), clients, KeyExchange::default(), clock).map(Arc::new).map_err(certificates)
     };
     let nodes = Clients::Nodes(Arc::clone(control.gate.verifier()));
     Ok(Made { people: config(Clients::Anybody)?, nodes: config(nodes)?, renew_at, ends: issued.not_after })

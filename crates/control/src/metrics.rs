@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     keys_due: Gauge,
     key_round: Gauge<f64, AtomicU64>,
     certificates: Family<Labels<1>, Gauge<f64, AtomicU64>>,
+    clock_set: Gauge<f64, AtomicU64>,
     memory: Gauge,
     files: Gauge,
     threads: Gauge<i64, AtomicI64>,
@@ -145,6 +146,7 @@ impl Metrics {
             keys_due: Gauge::default(),
             key_round: Gauge::default(),
             certificates: Family::default(),
+            clock_set: Gauge::default(),
             memory: Gauge::default(),
             files: Gauge::default(),
             threads: Gauge::default(),
@@ -169,6 +171,7 @@ impl Metrics {
         registry.register("swarm_nodes", "Nodes of the deployment, each by the first that is true of it", metrics.nodes.clone());
         registry.register("swarm_key_steps", "Steps in the life of keys that this process did", metrics.key_steps.clone());
         registry.register("swarm_keys_due", "Whether the last round left keys that are due for rotation or rewrap", metrics.keys_due.clone());
+        registry.register_with_unit("swarm_clock_set", "By how much this machine's clock was set since the start, and not followed", Unit::Seconds, metrics.clock_set.clone());
         registry.register_with_unit("swarm_certificate_end_timestamp", "When the certificates end that the deployment is built on, and the one that this process shows", Unit::Seconds, metrics.certificates.clone());
         registry.register_with_unit("swarm_key_round_timestamp", "When the last round of keys ended", Unit::Seconds, metrics.key_round.clone());
         registry.register_with_unit("process_resident_memory", "Resident memory", Unit::Bytes, metrics.memory.clone());
@@ -274,6 +277,7 @@ impl Metrics {
 
     /// The text of all metrics, with what must be asked for asked now.
     pub(crate) async fn text(&self, control: &Control) -> Result<String, std::fmt::Error> {
+        self.clock_set.set(Duration::from_millis(crate::clock::set_by_ms().unsigned_abs()).as_secs_f64());
         match control.store.entry_count().await {
             Ok(entries) => {
                 let published = *control.published.borrow();

@@ -7,6 +7,8 @@ mod backup;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod gpus;

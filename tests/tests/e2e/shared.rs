@@ -99,6 +99,41 @@ fn what_is_revoked_at_one_is_refused_by_the_other() {
 }
 
 #[test]
+fn a_node_that_is_revoked_at_one_is_refused_by_the_other() {
+    let ground = Ground::new();
+    let (one, two) = (ground.start("one"), ground.start("two"));
+    let (here, mut admin) = administrator(&one);
+    let there = two.shell_of(&here).unwrap();
+    // It joins one, and talks to that alone; the other knows of it.
+    let token = there.json(&["node", "invite", "far", "--region", "local", "--jurisdiction", "LOCAL"]).unwrap();
+    let (file, dir, log) = (ground.path("join-token"), ground.path("far"), ground.path("far.log"));
+    e2e::write_private(&file, token["token"].as_str().unwrap()).unwrap();
+    let group = format!("swarm-far-{}", std::process::id());
+    let join = [
+        "node", "join", one.url(), "--ca-pin", one.ca_pin(), "--token-file", file.to_str().unwrap(), "--node-dir", dir.to_str().unwrap(),
+        "--cgroup-parent", &group, "--id-base", "1887436800", "--stop-jobs",
+    ];
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let output = std::fs::File::create(&log).unwrap();
+    let mut agent = here.command(&join).stdin(std::process::Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+    let state = |shell: &Shell| shell.json(&["node", "list"]).map(|list| list["items"][0]["state"].clone());
+    e2e::wait_for("the node at the other control plane", LIMIT, || Ok((state(&there)? == "alive").then_some(())))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", said()));
+    let code = admin.code().unwrap();
+    there.typed_with(&["node", "revoke", "far", "--yes"], &format!("{code}\n")).unwrap().ok().unwrap();
+    e2e::wait_for("the control plane that it talks to, to refuse it", REVOKED, || {
+        Ok(said().contains("revoked: an operator revoked this node").then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", said()));
+    assert_eq!(state(&here).unwrap(), "revoked");
+    e2e::signal("TERM", agent.id()).unwrap();
+    e2e::wait_for("the agent's end", LIMIT, || Ok(agent.try_wait()?)).unwrap();
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
+        let _ = std::fs::remove_dir(Path::new(root).join(&group));
+    }
+}
+
+#[test]
 fn the_log_has_one_publisher_and_never_forks() {
     let ground = Ground::new();
     let mut one = ground.start("one");

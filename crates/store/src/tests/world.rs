@@ -161,7 +161,7 @@ pub(super) async fn write(store: &Store, a: TenantId) {
     }
 
     one(Mutation::CreateHead { tenant: a, volume: VOLUME, head: head(0, 0) }).await;
-    one(Put::json(a, Kind::VOLUME, VOLUME, Expect::Absent, &super::body("volume")).unwrap().into()).await;
+    one(Put::json(a, Kind::VOLUME, VOLUME, Expect::Absent, &body("volume")).unwrap().into()).await;
     commit(writer(a, 1)).await;
     one(Mutation::SetHead { tenant: a, volume: VOLUME, expected: head(0, 0), next: head(1, 1) }).await;
 
