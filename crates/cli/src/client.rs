@@ -222,7 +222,10 @@ async fn accept(response: reqwest::Response) -> Result<reqwest::Response, CliErr
 fn transport(url: &str, error: &reqwest::Error) -> CliError {
     let text = chain(error);
     let exit = if error.is_timeout() { 8 } else { 1 };
-    let hint = if text.contains("certificate") || text.contains("pin") {
+    // The names of `identity::PeerRefusal`, which rustls tells as they are.
+    let hint = if text.contains("NotYetValid") || text.contains("Expired") {
+        "by the clock of this machine the server's certificate is not valid: set the clock right, here or at the server"
+    } else if text.contains("certificate") || text.contains("pin") {
         "the server's certificate is not of the pinned deployment: check the address, and the pin if you log in for the first time"
     } else if error.is_connect() {
         "is the server running? swarm up starts one on this machine"
