@@ -11,6 +11,7 @@
 #[expect(clippy::unwrap_used, reason = "a test's server of a database, shared with the store's own tests")]
 #[path = "../../crates/store/src/tests/cluster.rs"]
 mod cluster;
+mod collector;
 mod deployment;
 mod disk;
 mod groups;
@@ -25,6 +26,7 @@ mod terminal;
 mod typed;
 mod world;
 
+pub use collector::{Collector, Span};
 pub use cluster::{Cluster, PASSWORD, ROLE, Stop};
 pub use disk::SmallDisk;
 pub use deployment::{Deployment, Options, signal};

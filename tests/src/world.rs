@@ -34,9 +34,14 @@ pub struct World {
 impl World {
     /// Starts a deployment, enrols its administrator, makes tenant and project.
     pub fn new() -> anyhow::Result<Self> {
+        Self::started(Options::default())
+    }
+
+    /// The same, with `swarm up` started in this way.
+    pub fn started(options: Options) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("swarm-test-").tempdir()?;
         let group = Group::new("up");
-        let options = Options { group: Some(group.name().to_owned()), ..Options::default() };
+        let options = Options { group: Some(group.name().to_owned()), ..options };
         let deployment = Deployment::up(&crate::program()?, folder.path(), options)?;
         let (operator, tenant) = (deployment.shell("operator"), deployment.shell("tenant"));
         let mut admin = Person::new("admin", "a long password of the tests");
@@ -49,7 +54,12 @@ impl World {
 
     /// The same, with the small image imported as `busybox`.
     pub fn with_image() -> anyhow::Result<Self> {
-        let world = Self::new()?;
+        Self::new()?.imported()
+    }
+
+    /// This one, with the small image imported as `busybox`.
+    pub fn imported(self) -> anyhow::Result<Self> {
+        let world = self;
         let archive = world.folder().join("busybox.tar");
         crate::busybox_image(&archive)?;
         world.tenant.typed(&["image", "import", text(&archive)?, "--name", "busybox"])?.ok()?;

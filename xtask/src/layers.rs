@@ -14,6 +14,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("policy", 1, &[]),
     ("audit", 1, &["keys"]),
     ("store", 2, &[]),
+    ("telemetry", 2, &[]),
     ("volume", 2, &[]),
     ("runtime", 2, &[]),
     // The receipt is pure and verifies over the cores of the planes.

@@ -18,6 +18,10 @@ pub(crate) struct App {
     pub(crate) context_name: String,
     pub(crate) output: Output,
     pub(crate) no_input: bool,
+    /// The collector of traces, if there is one.
+    pub(crate) otlp: Option<String>,
+    /// Makes spans, or none.
+    pub(crate) tracer: telemetry::Tracer,
 }
 
 impl App {
@@ -27,6 +31,8 @@ impl App {
             context_name: global.context.clone(),
             output: Output { format: global.output, quiet: global.quiet },
             no_input: global.no_input,
+            otlp: global.otlp_endpoint.clone(),
+            tracer: telemetry::Tracer::off(),
         }
     }
 

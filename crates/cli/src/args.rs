@@ -44,6 +44,9 @@ pub(crate) struct Global {
     /// Never ask: fail where an answer is needed
     #[arg(long, global = true)]
     pub(crate) no_input: bool,
+    /// Collector of OpenTelemetry that gets traces, by OTLP over HTTP: http:// on this machine, https:// elsewhere (default: none)
+    #[arg(long, global = true, env = "SWARM_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -122,7 +122,7 @@ impl Client {
     }
 
     async fn once(&self, call: &Call, step_up: Option<StepUpId>) -> Result<reqwest::Response, CliError> {
-        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.url, call.path));
+        let mut request = traced(self.http.request(call.method.clone(), format!("{}{}", self.url, call.path)));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -157,7 +157,7 @@ impl Client {
     }
 
     async fn put(&self, http: &reqwest::Client, path: &str, lease: Option<String>, length: Option<u64>, body: reqwest::Body) -> Result<(), CliError> {
-        let mut request = http.put(format!("{}{path}", self.url)).header("content-type", "application/octet-stream");
+        let mut request = traced(http.put(format!("{}{path}", self.url))).header("content-type", "application/octet-stream");
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -192,6 +192,14 @@ impl Client {
             buffer.extend_from_slice(&piece);
         }
         Ok(())
+    }
+}
+
+/// Says of which trace a request is a part, if it is of one (W3C Trace Context).
+fn traced(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    match telemetry::current() {
+        Some(span) => request.header("traceparent", span.header()),
+        None => request,
     }
 }
 

@@ -17,6 +17,7 @@ mod prompt;
 mod registry;
 mod settings;
 mod supervise;
+mod traces;
 mod trust;
 
 use std::process::ExitCode;
@@ -61,7 +62,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::new(1, format!("no runtime: {error}")))?;
-    let result = runtime.block_on(dispatch(&app, cli.noun));
+    let result = runtime.block_on(traces::run(app, cli.noun));
     // A prompt that still waits for a line must not keep the program alive.
     runtime.shutdown_background();
     result

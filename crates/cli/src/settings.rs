@@ -77,6 +77,8 @@ pub(crate) struct ServerSettings {
     json_logs: bool,
     /// `SWARM_LOG` is set.
     log_filter: bool,
+    /// A collector of traces was named.
+    traces: bool,
 }
 
 /// How a node's agent was started.
@@ -95,10 +97,12 @@ pub(crate) struct NodeSettings {
     json_logs: bool,
     /// `SWARM_LOG` is set.
     log_filter: bool,
+    /// A collector of traces was named.
+    traces: bool,
 }
 
 impl ServerSettings {
-    pub(crate) fn of(args: &args::Server) -> Self {
+    pub(crate) fn of(args: &args::Server, traces: bool) -> Self {
         let addresses = &args.addresses;
         Self {
             version: 1,
@@ -123,12 +127,13 @@ impl ServerSettings {
             supervised: args.supervised,
             json_logs: crate::logs::are_json(),
             log_filter: crate::logs::are_filtered(),
+            traces,
         }
     }
 }
 
 impl NodeSettings {
-    pub(crate) fn of(args: &args::NodeRun) -> Self {
+    pub(crate) fn of(args: &args::NodeRun, traces: bool) -> Self {
         Self {
             version: 1,
             runtimes: args.runtimes.iter().map(|(runtime, _)| *runtime).collect(),
@@ -140,6 +145,7 @@ impl NodeSettings {
             supervised: args.supervised,
             json_logs: crate::logs::are_json(),
             log_filter: crate::logs::are_filtered(),
+            traces,
         }
     }
 }
@@ -162,7 +168,7 @@ mod tests {
             --database postgres://canary@db.canary.example/canary --database-password-file /canary --passphrase-file /canary/pass";
         let cli = args::Cli::parse_from(typed.split_whitespace());
         let args::Noun::Server(server) = cli.noun else { panic!("a server") };
-        let settings = ServerSettings::of(&server);
+        let settings = ServerSettings::of(&server, true);
         let text = serde_json::to_string(&settings).unwrap();
         assert!(!text.contains("canary") && !text.contains("10.1"), "{text}");
         assert!(settings.postgresql && settings.database_password && settings.listen == Reach::OneAddress && settings.opened_by == Way::PassphraseFile);

@@ -244,8 +244,14 @@ impl Driver {
         let Some((revision, row)) = self.nodes.iter().find(|(_, row)| row.id == node) else { return Ok(None) };
         // Drained, revoked or given to somebody else in this moment: then the row has another revision, and nothing is placed.
         let unchanged = Mutation::Hold { tenant: SYSTEM_OWNER, kind: Kind::NODE, id: *node.as_bytes(), revision: *revision };
-        let placed = control.change_job_if(job.tenant, job.id, now, unchanged, |job| begin(control, job, row, now)).await?;
-        Ok(placed.map(|_| node))
+        // The attempt's trace begins here; its node computes the same place.
+        let span = next_attempt(job).and_then(|attempt| control.tracer.at("job.place", telemetry::attempt(&attempt), false));
+        let at = span.as_ref().and_then(telemetry::Open::context);
+        let placed = telemetry::within(at, control.change_job_if(job.tenant, job.id, now, unchanged, |job| begin(control, job, row, now))).await;
+        if let Some(span) = span {
+            span.end(placed.is_err());
+        }
+        Ok(placed?.map(|_| node))
     }
 
     async fn plans(&mut self, control: &Control, now: UnixTime) {

@@ -48,6 +48,7 @@ mod sealed;
 mod server;
 mod shared;
 mod state;
+mod spans;
 mod subject;
 pub mod support;
 mod vault;

@@ -39,6 +39,9 @@ const STEPS: [&str; 4] = ["rotated", "rewrapped", "retired", "destroyed"];
 /// What ends at a time.
 const CERTIFICATES: [&str; 5] = ["root", "node_authority", "control_authority", "receipt_key", "server"];
 
+/// What becomes of spans.
+const SPANS: [&str; 4] = ["exported", "dropped", "failed", "skipped"];
+
 /// How a node is; the first that is true of it.
 const NODES: [&str; 5] = ["revoked", "lost", "silent", "draining", "alive"];
 
@@ -67,6 +70,7 @@ pub(crate) struct Metrics {
     seconds: Family<Labels<3>, Histogram, fn() -> Histogram>,
     credentials_refused: Counter,
     rate_limited: Family<Labels<1>, Counter>,
+    spans: Family<Labels<1>, Counter>,
     strangers: Family<Labels<1>, Counter>,
     commits: Arc<Commits>,
     log_entries: Gauge,
@@ -119,7 +123,7 @@ pub(crate) fn words() -> Vec<&'static str> {
     let buckets = [Bucket::Member, Bucket::Credentials].map(Bucket::as_str);
     let fates = [Fate::Committed, Fate::Replayed, Fate::Refused, Fate::Failed].map(Fate::as_str);
     let rest = ["other", "none", "1xx", "2xx", "3xx", "4xx", "5xx", "allowed", "refused", "failed"];
-    let states = LIVE.into_iter().map(JobState::as_str).chain(NODES).chain(STEPS);
+    let states = LIVE.into_iter().map(JobState::as_str).chain(NODES).chain(STEPS).chain(SPANS);
     listeners.into_iter().chain(buckets).chain(fates).chain(states).chain(rest).chain(CERTIFICATES).collect()
 }
 
@@ -134,6 +138,7 @@ impl Metrics {
             seconds: Family::new_with_constructor(seconds),
             credentials_refused: Counter::default(),
             rate_limited: Family::default(),
+            spans: Family::default(),
             strangers: Family::default(),
             commits: Arc::new(commits),
             log_entries: Gauge::default(),
@@ -159,6 +164,7 @@ impl Metrics {
         registry.register_with_unit("swarm_request", "Time from a request's headers to its answer's", Unit::Seconds, metrics.seconds.clone());
         registry.register("swarm_credentials_refused", "Requests of the API whose credential was absent or none", metrics.credentials_refused.clone());
         registry.register("swarm_rate_limited", "Requests refused because they came too often", metrics.rate_limited.clone());
+        registry.register("swarm_trace_spans", "Spans for the OTLP collector, by what became of them; skipped are whole traces", metrics.spans.clone());
         registry.register("swarm_strangers_refused", "Refusals of strangers that the audit log counts, by code", metrics.strangers.clone());
         registry.register_with_unit("swarm_store_commit", "Time of a group of transactions until it is on disk", Unit::Seconds, metrics.commits.seconds.clone());
         registry.register("swarm_store_transactions", "Transactions that the store decided", metrics.commits.transactions.clone());
@@ -194,6 +200,9 @@ impl Metrics {
         }
         for fate in [Fate::Committed, Fate::Replayed, Fate::Refused, Fate::Failed] {
             drop(self.commits.transactions.get_or_create(&[("fate", fate.as_str())]));
+        }
+        for fate in SPANS {
+            drop(self.spans.get_or_create(&[("fate", fate)]));
         }
         for step in STEPS {
             drop(self.key_steps.get_or_create(&[("step", step)]));
@@ -293,9 +302,18 @@ impl Metrics {
             }
         }
         self.process();
+        self.traces(control.tracer.counts());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// What became of spans: the tracer counts, and this follows.
+    fn traces(&self, counts: telemetry::Counts) {
+        for (fate, count) in SPANS.into_iter().zip([counts.exported, counts.dropped, counts.failed, counts.skipped]) {
+            let told = self.spans.get_or_create(&[("fate", fate)]);
+            told.inc_by(count.saturating_sub(told.get()));
+        }
     }
 
     /// What the kernel says of this process. What it does not say stays as it was.

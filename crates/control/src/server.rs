@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub node_listen: SocketAddr,
     /// Where metrics are read, in clear: an address of this machine, or nowhere. Port 0 picks one.
     pub metrics_listen: Option<SocketAddr>,
+    /// Makes spans of what is done, or none.
+    pub tracer: telemetry::Tracer,
     /// The node of this machine: on a deployment without any node, a join token for it is left in a file.
     pub local_node: Option<LocalNode>,
     /// The profile asked for; `None` takes what is there, and `development` for a new deployment.
@@ -307,12 +309,13 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
         logins: crate::logins::Logins::default(),
         rates: crate::rate::Rates::of_this_machine(),
         metrics: crate::metrics::Metrics::new(now),
+        tracer: config.tracer.clone(),
         reaching: crate::api::reach::Tally::default(),
         replacing: crate::state::replacing_locks(),
         store,
         blobs,
     });
-    control.store.observe(control.metrics.observer());
+    control.store.observe(Arc::new(crate::spans::Watching { metrics: control.metrics.observer(), tracer: control.tracer.clone() }));
     let started = control
         .system_entry(now, SYSTEM_OWNER, Event::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() })
         .map_err(|failure| internal(failure.problem.detail))?;

@@ -67,6 +67,8 @@ pub(crate) struct Control {
     pub(crate) rates: crate::rate::Rates,
     /// What operators watch.
     pub(crate) metrics: crate::metrics::Metrics,
+    /// Makes spans of what is done, or none.
+    pub(crate) tracer: telemetry::Tracer,
     /// Who was refused what is not there, and how often.
     pub(crate) reaching: Tally,
     /// See [`Control::replacing`].

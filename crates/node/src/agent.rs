@@ -50,6 +50,8 @@ pub struct NodeOptions {
     pub id_blocks: u32,
     /// Whether jobs are stopped when the agent is. Otherwise they live on under their shims and are found again.
     pub drain_on_stop: bool,
+    /// Makes spans of the steps of attempts, or none.
+    pub tracer: telemetry::Tracer,
 }
 
 /// Why an agent does not run.
@@ -99,6 +101,8 @@ pub(crate) struct Shared {
     /// What makes sandboxes here, each runtime once.
     pub(crate) backends: Vec<Backend>,
     pub(crate) gpus: Gpus,
+    /// Makes spans of the steps of attempts, or none.
+    pub(crate) tracer: telemetry::Tracer,
     /// The attempts that have a task.
     pub(crate) slots: Mutex<BTreeMap<AttemptId, Slot>>,
     soon: Notify,
@@ -252,6 +256,7 @@ fn assemble(options: &NodeOptions) -> Result<(Arc<Shared>, Leavings), RunError> 
         journal: Arc::new(journal),
         backends,
         gpus,
+        tracer: options.tracer.clone(),
         dir: options.dir.clone(),
         attempts_dir,
         node,

@@ -189,7 +189,11 @@ impl Channel {
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
-        client.request(method, format!("{}{path}", self.base))
+        let request = client.request(method, format!("{}{path}", self.base));
+        match telemetry::current() {
+            Some(span) => request.header("traceparent", span.header()),
+            None => request,
+        }
     }
 
     /// Fetches JSON.

@@ -62,4 +62,6 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn group(&self, took: Duration);
     /// A transaction was decided. Its entries are in the log when it was committed.
     fn decided(&self, fate: Fate, entries: &[EncodedEntry]);
+    /// Whoever asked for a transaction has its answer after this time. Told in the task that asked.
+    fn answered(&self, _took: Duration, _committed: bool) {}
 }

@@ -84,8 +84,13 @@ impl Store {
         crate::writer::validate(&transaction)?;
         let (answer, answered) = oneshot::channel();
         let request = Request { transaction, now, answer };
+        let begun = tokio::time::Instant::now();
         self.inner.requests.send(request).await.map_err(|_| CommitError::Closed)?;
-        answered.await.map_err(|_| CommitError::Closed)?
+        let answer = answered.await.map_err(|_| CommitError::Closed)?;
+        if let Some(observer) = self.inner.observer.get() {
+            observer.answered(begun.elapsed(), answer.is_ok());
+        }
+        answer
     }
 
     /// Tells somebody of every commit from now on. The first who asks is told; says whether that is this one.

@@ -30,3 +30,5 @@ mod seal;
 mod shared;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod traces;

@@ -141,7 +141,7 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
         end_with_parent(orphaned.clone());
     }
     if args.node_dir.join("node.json").is_file() {
-        settings::leave(&args.node_dir, &NodeSettings::of(&args))?;
+        settings::leave(&args.node_dir, &NodeSettings::of(&args, app.otlp.is_some()))?;
     }
     let options = NodeOptions {
         dir: args.node_dir,
@@ -152,6 +152,7 @@ async fn run(app: &App, args: NodeRun) -> Result<(), CliError> {
         id_base: args.ids.id_base,
         id_blocks: args.ids.id_blocks,
         drain_on_stop: args.stop_jobs,
+        tracer: app.tracer.clone(),
     };
     let agent = ::node::run(options, stop.clone());
     tokio::pin!(agent);

@@ -66,6 +66,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
         hosts: args.addresses.host.clone(),
         node_listen: args.addresses.node_listen,
         metrics_listen: args.addresses.metrics_listen,
+        tracer: app.tracer.clone(),
         local_node,
         profile: profile(args.profile.as_deref())?,
         admin: args.admin.clone(),
@@ -75,7 +76,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
     };
     let failed = |error: control::StartError| CliError::new(1, chain(&error));
     let prepared = Prepared::open(config).await.map_err(failed)?;
-    settings::leave(&args.data_dir, &ServerSettings::of(&args))?;
+    settings::leave(&args.data_dir, &ServerSettings::of(&args, app.otlp.is_some()))?;
     let unseal = match at_hand {
         Some(unseal) => Some(unseal),
         None => unseal(app, &args, prepared.needs(), given)?,

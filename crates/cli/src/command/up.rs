@@ -173,6 +173,7 @@ impl<'a> Supervisor<'a> {
         server.extend(flag("--local-join", text(&place.join_token())?));
         server.extend(flag("--local-region", args.region.to_string()));
         server.extend(flag("--local-jurisdiction", args.jurisdiction.to_string()));
+        server.extend(app.otlp.iter().flat_map(|endpoint| flag("--otlp-endpoint", endpoint.clone())));
         server.extend(args.addresses.metrics_listen.into_iter().flat_map(|address| flag("--metrics-listen", address.to_string())));
         server.extend(args.addresses.host.iter().flat_map(|host| flag("--host", host.clone())));
         let database = crate::command::server::database_url(&args.state)?;
@@ -196,6 +197,7 @@ impl<'a> Supervisor<'a> {
         }
         node.extend(flag("--id-base", args.ids.id_base.to_string()));
         node.extend(flag("--id-blocks", args.ids.id_blocks.to_string()));
+        node.extend(app.otlp.iter().flat_map(|endpoint| flag("--otlp-endpoint", endpoint.clone())));
         Ok(Self {
             app,
             server: Part::new("server", server, Some(secret), place.log().join("server.log"), args.verbose),

@@ -33,6 +33,7 @@ use crate::clock;
 use crate::metrics::Listener;
 use crate::planner::{AttemptRow, JobRow};
 use crate::row::NodeRow;
+use crate::spans;
 use crate::state::Control;
 
 /// One call of one action by one node.
@@ -322,9 +323,10 @@ impl NodeTable {
             let handler = handler.clone();
             async move {
                 let (parts, body) = request.into_parts();
+                let tracer = control.tracer.clone();
                 let call = NodeCall::<A>::new(control, &parts, route).await?;
                 let bytes = json::read(&parts.headers, body).await?;
-                let answer = handler(call, json::parse::<Q>(&bytes)?).await?;
+                let answer = telemetry::part(&tracer, A::NAME, handler(call, json::parse::<Q>(&bytes)?)).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
         });
@@ -341,8 +343,9 @@ impl NodeTable {
         self.add::<A, _, _>(words, move |control, request: Request<Body>, route| {
             let handler = handler.clone();
             async move {
+                let tracer = control.tracer.clone();
                 let call = NodeCall::<A>::new(control, &request.into_parts().0, route).await?;
-                Ok(answer_json(&handler(call).await?, A::NAME))
+                Ok(answer_json(&telemetry::part(&tracer, A::NAME, handler(call)).await?, A::NAME))
             }
         });
     }
@@ -358,8 +361,9 @@ impl NodeTable {
             let handler = handler.clone();
             async move {
                 let (parts, body) = request.into_parts();
+                let tracer = control.tracer.clone();
                 let call = NodeCall::<A>::new(control, &parts, route).await?;
-                handler(call, Raw(body)).await
+                telemetry::part(&tracer, A::NAME, handler(call, Raw(body))).await
             }
         });
     }
@@ -375,8 +379,11 @@ impl NodeTable {
             let serve = serve.clone();
             async move {
                 let begun = tokio::time::Instant::now();
-                let response = serve(Arc::clone(&control), request, path).await.unwrap_or_else(axum::response::IntoResponse::into_response);
+                let span = spans::request(&control.tracer, verb, path, request.headers());
+                let serving = serve(Arc::clone(&control), request, path);
+                let response = telemetry::within(span.as_ref().and_then(telemetry::Open::context), serving).await.unwrap_or_else(axum::response::IntoResponse::into_response);
                 control.metrics.request(Listener::Nodes, verb, path, response.status(), begun.elapsed());
+                spans::answered(span, response.status());
                 response
             }
         });

@@ -22,6 +22,7 @@ use crate::api::json;
 use crate::api::problem::Failure;
 use crate::api::reach::Reach;
 use crate::metrics::Listener;
+use crate::spans;
 use crate::state::Control;
 
 /// Who may call a route.
@@ -97,9 +98,10 @@ impl Table {
                 let caller = control.authenticate(&parts).await?;
                 let bytes = json::read(&parts.headers, body).await?;
                 let parsed = json::parse::<Q>(&bytes)?;
+                let tracer = control.tracer.clone();
                 let call = Call::<A>::new(control, &parts, route_path, caller, &bytes)?;
                 let reach = Reach::of(&call);
-                let answer = noted(reach, handler(call, parsed).await).await?;
+                let answer = noted(reach, telemetry::part(&tracer, A::NAME, handler(call, parsed)).await).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
         });
@@ -119,9 +121,10 @@ impl Table {
             async move {
                 let (parts, _) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
+                let tracer = control.tracer.clone();
                 let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
                 let reach = Reach::of(&call);
-                let answer = noted(reach, handler(call).await).await?;
+                let answer = noted(reach, telemetry::part(&tracer, A::NAME, handler(call)).await).await?;
                 Ok(answer_json(&answer, A::NAME))
             }
         });
@@ -141,9 +144,10 @@ impl Table {
             async move {
                 let (parts, body) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
+                let tracer = control.tracer.clone();
                 let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
                 let reach = Reach::of(&call);
-                noted(reach, handler(call, Raw(body)).await).await
+                noted(reach, telemetry::part(&tracer, A::NAME, handler(call, Raw(body))).await).await
             }
         });
     }
@@ -257,8 +261,11 @@ impl Table {
             let serve = serve.clone();
             async move {
                 let begun = tokio::time::Instant::now();
-                let response = serve(Arc::clone(&control), request, path).await.unwrap_or_else(IntoResponse::into_response);
+                let span = spans::request(&control.tracer, verb, path, request.headers());
+                let serving = serve(Arc::clone(&control), request, path);
+                let response = telemetry::within(span.as_ref().and_then(telemetry::Open::context), serving).await.unwrap_or_else(IntoResponse::into_response);
                 control.metrics.request(Listener::Api, verb, path, response.status(), begun.elapsed());
+                spans::answered(span, response.status());
                 response
             }
         });

@@ -166,6 +166,11 @@ pub(crate) async fn create(call: Call<JobSubmit>, request: JobCreate) -> Result<
     )
     .await?;
     control.fleet.wake.notify_one();
+    // What becomes of the job has traces of its own, one for each attempt.
+    if let Some(mut span) = control.tracer.child("job.submitted", telemetry::Kind::Internal) {
+        span.link(telemetry::attempt(&vocabulary::job::AttemptId { job: id, attempt: 1 }));
+        span.end(false);
+    }
     Ok(Job { audit_index: Some(index), ..shown })
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> Se
         listen: "127.0.0.1:0".parse().unwrap(),
         node_listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: None,
+        tracer: telemetry::Tracer::off(),
         local_node,
         hosts: Vec::new(),
         profile: None,

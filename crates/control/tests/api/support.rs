@@ -27,6 +27,7 @@ pub(crate) fn config(folder: &Path) -> ServerConfig {
         hosts: Vec::new(),
         node_listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
+        tracer: telemetry::Tracer::off(),
         local_node: None,
         profile: None,
         admin: "ada".parse().unwrap(),

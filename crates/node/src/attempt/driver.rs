@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use audit::node_log::NodeEvent;
 use runtime::supervisor::Handle;
+use telemetry::Name;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -280,7 +281,9 @@ impl Driver {
         let (id_base, statement) = (record.id_base, record.statement.clone());
         let may_start = Arc::clone(&self.may_start);
         let record = (step == Step::Sign).then(|| record.clone());
-        self.step.spawn(async move {
+        let at = telemetry::attempt(&self.machine.record().attempt());
+        let span = self.hands.shared.tracer.at(Name("attempt", word(step)), at, true);
+        self.step.spawn(telemetry::within(span.as_ref().and_then(telemetry::Open::context), async move {
             let work = async {
                 match step {
                     Step::Pull => hands.pull().await,
@@ -296,11 +299,15 @@ impl Driver {
                 }
             };
             // The machine gives up only steps that can be; the others are seen through.
-            match step {
+            let event = match step {
                 Step::Pull | Step::Open | Step::Seal | Step::Ship => abort.run_until_cancelled(work).await.unwrap_or(Event::Aborted),
                 Step::Create | Step::Run | Step::Scrub | Step::Sign | Step::Send | Step::Remove => work.await,
+            };
+            if let Some(span) = span {
+                span.end(matches!(event, Event::Failed(_) | Event::Aborted));
             }
-        });
+            event
+        }));
     }
 
     /// Nothing that follows happens before the node's log and the record are on the disk. `false` when the agent stops before it is.
@@ -332,6 +339,22 @@ impl Driver {
                 return false;
             }
         }
+    }
+}
+
+/// A step, as its span is called. The shim is started in `create`.
+const fn word(step: Step) -> &'static str {
+    match step {
+        Step::Pull => "pull",
+        Step::Open => "open",
+        Step::Create => "create",
+        Step::Run => "run",
+        Step::Seal => "seal",
+        Step::Ship => "ship",
+        Step::Scrub => "scrub",
+        Step::Sign => "sign",
+        Step::Send => "send",
+        Step::Remove => "remove",
     }
 }
 

@@ -49,5 +49,6 @@ fn options(arguments: &[OsString]) -> Option<NodeOptions> {
         id_base: base.to_str()?.parse().ok()?,
         id_blocks: blocks.to_str()?.parse().ok()?,
         drain_on_stop: false,
+        tracer: telemetry::Tracer::off(),
     })
 }

@@ -155,6 +155,7 @@ impl World {
             id_base: self.id_base(),
             id_blocks: 8,
             drain_on_stop: false,
+            tracer: telemetry::Tracer::off(),
         }
     }
 

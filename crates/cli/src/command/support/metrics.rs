@@ -93,13 +93,14 @@ fn is_metric(name: &str) -> bool {
 }
 
 /// Every metric of a control plane, without the endings that OpenMetrics adds.
-const METRICS: [&str; 21] = [
+const METRICS: [&str; 22] = [
     "swarm_build_info",
     "swarm_requests",
     "swarm_request_seconds",
     "swarm_credentials_refused",
     "swarm_rate_limited",
     "swarm_strangers_refused",
+    "swarm_trace_spans",
     "swarm_store_commit_seconds",
     "swarm_store_transactions",
     "swarm_audit_entries",

@@ -28,6 +28,8 @@ fn app(folder: &Path) -> App {
         context_name: "default".to_owned(),
         output: Output { format: Format::Json, quiet: true },
         no_input: true,
+        otlp: None,
+        tracer: telemetry::Tracer::off(),
     }
 }
 
