@@ -239,6 +239,9 @@ pub(crate) struct State {
     /// (default: in --data-dir)
     #[arg(long, value_name = "DIR", requires = "database")]
     pub(crate) objects: Option<PathBuf>,
+    /// File that says what was destroyed, for a restore; best on another disk than the data (default: in --data-dir)
+    #[arg(long, value_name = "FILE", env = "SWARM_SHRED_LIST", conflicts_with = "database")]
+    pub(crate) shred_list: Option<PathBuf>,
 }
 
 /// Host ids that jobs are mapped to.
@@ -351,9 +354,9 @@ passphrase is not in it and must be kept elsewhere. Of nodes nothing is in it. K
     },
     /// Restore a backup into a new folder
     #[command(after_help = "\
-Every byte is compared first; a damaged backup restores nothing. What was done after the backup is lost, and what was destroyed\n\
-after it is back: see the guide on backups before a restored control plane serves. Where witnesses signed a longer log, it\n\
-publishes nothing.")]
+Every byte is compared first; a damaged backup restores nothing. What was done after the backup is lost. What was destroyed after\n\
+it is destroyed again by the shred list, which is kept beside the database and never in a backup; without one it is back, and\n\
+that is said. Where witnesses signed a longer log, a restored control plane publishes nothing.")]
     Restore {
         /// The backup
         #[arg(long, value_name = "DIR")]
@@ -367,6 +370,16 @@ publishes nothing.")]
         /// A checkpoint of the log that anybody kept: a backup that knows less of the log is refused
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
+        /// The deployment's shred list: what it says was destroyed is destroyed again (default: that of the server in
+        /// SWARM_SERVER_DIR, if it is there and of this deployment)
+        #[arg(long, value_name = "FILE", env = "SWARM_SHRED_LIST")]
+        shred_list: Option<PathBuf>,
+        /// Look for no shred list: what was destroyed after the backup is back
+        #[arg(long, conflicts_with = "shred_list")]
+        no_shred_list: bool,
+        /// The folder of the server that was, in which its shred list is looked for
+        #[arg(long, default_value = "/var/lib/swarm/server", env = "SWARM_SERVER_DIR", value_name = "DIR")]
+        old_data_dir: PathBuf,
     },
 }
 

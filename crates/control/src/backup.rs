@@ -9,23 +9,33 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use audit::checkpoint::Checkpoint;
+use audit::entry::Producer;
 use audit::note::Note;
 use audit::tile::{TileKind, TilePath};
+use audit::{Actor, Entry, Outcome, Source};
+use keys::{Random as _, SystemRandom};
 use store::backup::{Backup, DATABASE, FORMAT, Manifest, OBJECTS, Snapshot, VERSION, Writing, look, snapshot};
-use store::{BlobError, BlobPath, Blobs};
-use vocabulary::{Sha256Digest, UnixTime};
+use store::{BlobError, BlobPath, Blobs, Store, StoreConfig};
+use vocabulary::{ControlId, EntryId, Sha256Digest, UnixTime};
 
 pub use store::backup::{BackupError, Manifest as BackupManifest};
 
 use crate::bootstrap::{Facts, facts};
+use crate::api::problem::Failure;
 use crate::publisher::LOG_FOLDER;
+use crate::shred::list::ListError;
+use crate::shred::{self, Replayed};
+use crate::state::fresh;
 
 /// How often the seal may change under a backup before it is given up: it changes when somebody turns it, not by itself.
 const TRIES: usize = 5;
 /// Bytes of a file that may change while the server runs: a seal, or a cosigned checkpoint.
 const SMALL_MAX: u64 = 1 << 20;
+/// A line of the shred list is written within this time after its transaction, but by a server that cannot write it.
+const LISTED_WITHIN_MS: u64 = 60_000;
 /// The folder of the seal among the objects.
 const SEAL_FOLDER: &str = "seal";
 /// Levels of hashes above which a tile covers more entries than can be counted.
@@ -63,6 +73,23 @@ pub enum BackupFailed {
     /// The objects cannot be read.
     #[error("the objects of the backup: {0}")]
     Objects(#[from] BlobError),
+    /// The shred list refuses.
+    #[error("{0}; nothing was restored")]
+    Shreds(#[from] ListError),
+    /// The shred list is older than the backup.
+    #[error(
+        "the shred list ends {until}, and the backup has {missing} things destroyed that are not in it: it is older than the backup, or of another copy \
+         of this deployment; use the newest list, nothing was restored"
+    )]
+    ShredsOlder {
+        /// The time of its last line.
+        until: UnixTime,
+        /// What the backup knows and the list does not.
+        missing: usize,
+    },
+    /// What the list says could not be done.
+    #[error("what the shred list says is gone could not be destroyed in what was restored: {0}; nothing was restored")]
+    Replay(String),
 }
 
 /// A backup that was made or restored.
@@ -74,6 +101,27 @@ pub struct Told {
     pub digest: Sha256Digest,
 }
 
+/// A restored deployment.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The backup.
+    pub told: Told,
+    /// What the shred list did, where there was one.
+    pub shreds: Option<ShredsDone>,
+}
+
+/// What a shred list did to a restored deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ShredsDone {
+    /// What was back and is gone again.
+    #[serde(flatten)]
+    pub replayed: Replayed,
+    /// Things that the list says are gone.
+    pub listed: usize,
+    /// The time of its last line: what was destroyed later is not in it.
+    pub until: UnixTime,
+}
+
 /// What a restore is compared with, beside the backup itself.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -81,6 +129,8 @@ pub struct Known {
     pub digest: Option<Sha256Digest>,
     /// A checkpoint of the log: the backup must know at least as much.
     pub checkpoint: Option<Vec<u8>>,
+    /// The deployment's shred list: what it says is gone is destroyed in what is restored.
+    pub shreds: Option<PathBuf>,
 }
 
 /// Backs up the deployment of a server's folder into a new folder. `step` is told each file that is done.
@@ -203,8 +253,8 @@ fn covers(tile: &TilePath) -> u128 {
 }
 
 /// Restores a backup into a new folder, which a server then takes as its `--data-dir`. Everything is compared before the first
-/// byte is written, and again as it is.
-pub async fn restore(from: &Path, into: &Path, known: &Known) -> Result<Told, BackupFailed> {
+/// byte is written, and again as it is. With a shred list, what it says is gone is destroyed before the folder has its name.
+pub async fn restore(from: &Path, into: &Path, known: &Known, now: UnixTime) -> Result<Restored, BackupFailed> {
     let backup = Backup::open(from)?;
     let (manifest, digest) = (backup.manifest().clone(), *backup.digest());
     if let Some(expected) = known.digest.filter(|expected| *expected != digest) {
@@ -234,8 +284,60 @@ pub async fn restore(from: &Path, into: &Path, known: &Known) -> Result<Told, Ba
             return Err(BackupFailed::Older { known: size, entries: state.entries });
         }
     }
+    let shreds = match &known.shreds {
+        Some(list) => Some(shred_again(restoring.folder(), list, &found, manifest.created, now).await?),
+        None => None,
+    };
     restoring.end()?;
-    Ok(Told { manifest, digest })
+    Ok(Restored { told: Told { manifest, digest }, shreds })
+}
+
+/// Destroys in a restored folder what a shred list says is gone, and puts the list into it, where its server goes on with it.
+async fn shred_again(folder: &Path, list: &Path, found: &Facts, created: UnixTime, now: UnixTime) -> Result<ShredsDone, BackupFailed> {
+    let file = receipt::Deployment::open(found.file.as_bytes(), None).map_err(|error| BackupFailed::Deployment(error.to_string()))?;
+    let checked = shred::checked(list, &file)?;
+    let failed = |failure: Failure| BackupFailed::Replay(failure.problem.detail);
+    let store = Store::open(StoreConfig::new(folder.join(DATABASE))).await.map_err(BackupError::from)?;
+    let replayed = async {
+        // A line follows its transaction at once: a backup that was taken in between may be ahead by that moment.
+        let settled = |since: &UnixTime| created.since(*since).is_some_and(|age| age > LISTED_WITHIN_MS);
+        let gone = shred::gone(&store).await.map_err(failed)?;
+        let missing = gone.iter().filter(|(shred, since)| settled(since) && !checked.shreds.contains(shred)).count();
+        if missing > 0 {
+            return Err(BackupFailed::ShredsOlder { until: checked.until, missing });
+        }
+        let producer = format!("control/{}", fresh(ControlId::new, now));
+        let sequence = AtomicU64::new(0);
+        let entry = |tenant, event| {
+            let entry = Entry {
+                id: fresh(EntryId::new, now),
+                time: now,
+                tenant,
+                producer: Producer { name: producer.clone(), sequence: sequence.fetch_add(1, Ordering::Relaxed) },
+                actor: Actor::System,
+                source: Source::Internal,
+                outcome: Outcome::Success,
+                action: None,
+                event,
+                personal: Vec::new(),
+            };
+            let mut random = SystemRandom;
+            entry.encode(&mut |bytes| random.fill(bytes)).map_err(Failure::internal)
+        };
+        shred::replay(&store, checked.shreds.iter(), &entry, now).await.map_err(failed)
+    };
+    let replayed = replayed.await;
+    store.close().await;
+    let to = folder.join(shred::list::FILE);
+    let copied = replayed?;
+    let copy = || {
+        std::fs::copy(list, &to)?;
+        std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        std::fs::File::open(&to)?.sync_all()?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    copy().map_err(|source| BackupError::Io { path: to.clone(), source })?;
+    Ok(ShredsDone { replayed: copied, listed: checked.shreds.len(), until: checked.until })
 }
 
 /// The size that a checkpoint of the deployment's log names.

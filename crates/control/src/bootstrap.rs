@@ -88,6 +88,9 @@ pub enum StartError {
     /// Metrics would leave the machine in clear.
     #[error("`metrics_listen` is {0}: metrics are told in clear and to everybody who asks, so only on an address of this machine such as 127.0.0.1:7445; let a collector on this machine carry them on")]
     MetricsInClear(std::net::SocketAddr),
+    /// The shred list.
+    #[error(transparent)]
+    Shreds(#[from] crate::shred::list::ListError),
     /// An address could not be bound.
     #[error("cannot listen on {address}: {source}; is another server running?")]
     Listen {

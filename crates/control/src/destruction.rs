@@ -9,7 +9,7 @@ use keys::{KeyState, Purpose};
 use policy::action::{BackupRetentionSet, KeyDestroy, KeyDestroyCancel};
 use policy::{Action, Resource};
 use serde::{Deserialize, Serialize};
-use store::{Expect, Kind, Mutation, Page, Put, StoredKey, Transaction};
+use store::{Expect, Kind, Mutation, Page, Put, Store, StoredKey, Transaction};
 use vocabulary::api::Done;
 use vocabulary::custody::{self, Scheduled};
 use vocabulary::{ErrorCode, KeyId, SYSTEM_OWNER, TenantId, UnixTime};
@@ -172,13 +172,26 @@ pub(crate) async fn destroy_due(control: &Control, now: UnixTime, did: &mut keyl
         let put = Put::json(body.tenant, DESTRUCTION, body.key, Expect::Revision(stored.revision), &body).map_err(Failure::internal)?;
         let transaction = transaction.with(put.state(GONE).until(body.due)).entry(entry);
         match control.store.commit(transaction, now).await {
-            Ok(_) => did.destroyed = did.destroyed.saturating_add(1),
+            Ok(_) => {
+                did.destroyed = did.destroyed.saturating_add(1);
+                control.list_gone(body.tenant, now).await;
+            }
             // Cancelled in this very moment, or done by another process: what is left is seen by the next round.
             Err(error) if error.conflict().is_some() => {}
             Err(error) => return Err(commit_failure(error)),
         }
     }
     Ok(())
+}
+
+/// The end of a destruction that waits, for a key that is destroyed otherwise.
+pub(crate) async fn settled(store: &Store, tenant: TenantId, key: KeyId) -> Result<Option<Put>, Failure> {
+    let Some((stored, row)) = store.get_json::<DestructionRow>(tenant, DESTRUCTION, key).await.map_err(Failure::internal)? else { return Ok(None) };
+    if stored.state.as_deref() != Some(WAITING) {
+        return Ok(None);
+    }
+    let put = Put::json(tenant, DESTRUCTION, key, Expect::Revision(stored.revision), &row).map_err(Failure::internal)?;
+    Ok(Some(put.state(GONE).until(row.due)))
 }
 
 /// Says how long backups are kept: the second date of every later shredding is counted by it.

@@ -12,7 +12,7 @@ use audit::Event;
 use keys::lifecycle::{Due, Rotation, Use};
 use keys::record::{Parent, ROOT_EPOCH};
 use keys::{KeyRecord, KeyState, Owner, Purpose, SystemRandom};
-use store::{Kind, Mutation, Page, StoredKey, Transaction};
+use store::{Kind, Mutation, Page, Store, StoredKey, Transaction};
 use tokio_util::sync::CancellationToken;
 use vocabulary::{SYSTEM_OWNER, TenantId, UnixTime};
 
@@ -88,6 +88,7 @@ impl Keeper {
         let mut done = Done::default();
         // First, and of rows alone: a key that does not open holds up no destruction.
         destruction::destroy_due(control, now, &mut done).await?;
+        control.keep_shreds(now).await?;
         if control.vault.is_behind() {
             return Ok(done);
         }
@@ -200,33 +201,43 @@ impl Keeper {
     }
 }
 
+/// All tenants of a store, with the deployment itself first.
+pub(crate) async fn tenants_of(store: &Store) -> Result<Vec<TenantId>, Failure> {
+    let mut tenants = vec![SYSTEM_OWNER];
+    let mut next = Page::first(1000);
+    loop {
+        let found = store.list(SYSTEM_OWNER, Kind::TENANT, next).await.map_err(Failure::internal)?;
+        tenants.extend(found.items.iter().filter_map(|row| TenantId::from_slice(&row.id)));
+        match found.items.last() {
+            Some(last) if found.truncated => next = Page::after(last.id, 1000),
+            Some(_) | None => return Ok(tenants),
+        }
+    }
+}
+
+/// All versions of all keys of a tenant.
+pub(crate) async fn keys_of(store: &Store, tenant: TenantId) -> Result<Vec<StoredKey>, Failure> {
+    let mut keys: Vec<StoredKey> = Vec::new();
+    loop {
+        let after = keys.last().map_or(([0; 16], 0), |key| (*key.record.id.as_bytes(), key.record.version));
+        let found = store.keys(tenant, Page::after(after, 1000)).await.map_err(Failure::internal)?;
+        let more = found.truncated && !found.items.is_empty();
+        keys.extend(found.items);
+        if !more {
+            return Ok(keys);
+        }
+    }
+}
+
 impl Control {
     /// All tenants, with the deployment itself first.
     pub(crate) async fn all_tenants(&self) -> Result<Vec<TenantId>, Failure> {
-        let mut tenants = vec![SYSTEM_OWNER];
-        let mut next = Page::first(1000);
-        loop {
-            let found = self.store.list(SYSTEM_OWNER, Kind::TENANT, next).await.map_err(Failure::internal)?;
-            tenants.extend(found.items.iter().filter_map(|row| TenantId::from_slice(&row.id)));
-            match found.items.last() {
-                Some(last) if found.truncated => next = Page::after(last.id, 1000),
-                Some(_) | None => return Ok(tenants),
-            }
-        }
+        tenants_of(&self.store).await
     }
 
     /// All versions of all keys of a tenant.
     pub(crate) async fn all_keys(&self, tenant: TenantId) -> Result<Vec<StoredKey>, Failure> {
-        let mut keys: Vec<StoredKey> = Vec::new();
-        loop {
-            let after = keys.last().map_or(([0; 16], 0), |key| (*key.record.id.as_bytes(), key.record.version));
-            let found = self.store.keys(tenant, Page::after(after, 1000)).await.map_err(Failure::internal)?;
-            let more = found.truncated && !found.items.is_empty();
-            keys.extend(found.items);
-            if !more {
-                return Ok(keys);
-            }
-        }
+        keys_of(&self.store, tenant).await
     }
 
     /// The next version of a key, by itself. Says whether it was this call that made it.

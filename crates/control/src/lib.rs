@@ -48,6 +48,7 @@ mod sealed;
 mod server;
 mod shared;
 mod state;
+pub mod shred;
 mod spans;
 mod subject;
 pub mod support;

@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub node_listen: SocketAddr,
     /// Where metrics are read, in clear: an address of this machine, or nowhere. Port 0 picks one.
     pub metrics_listen: Option<SocketAddr>,
+    /// The shred list of a deployment on `SQLite`; `None` keeps it in `data_dir`.
+    pub shred_list: Option<PathBuf>,
     /// Makes spans of what is done, or none.
     pub tracer: telemetry::Tracer,
     /// The node of this machine: on a deployment without any node, a join token for it is left in a file.
@@ -310,6 +312,7 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
         rates: crate::rate::Rates::of_this_machine(),
         metrics: crate::metrics::Metrics::new(now),
         tracer: config.tracer.clone(),
+        shreds: crate::shred::Shreds::default(),
         reaching: crate::api::reach::Tally::default(),
         replacing: crate::state::replacing_locks(),
         store,
@@ -322,6 +325,11 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
     control.store.commit(Transaction::new().entry(started), now).await.map_err(internal)?;
     crate::renewal::certify(&control, now).await?;
     let face = Face::make(&control, names, config.data_dir.clone(), now).await?;
+    // Before anybody is answered: what was destroyed is not back.
+    if !control.store.is_shared() {
+        let list = config.shred_list.clone().unwrap_or_else(|| config.data_dir.join(crate::shred::list::FILE));
+        crate::shred::start(&control, &list, now).await?;
+    }
     crate::driver::load(&control).await.map_err(|failure| internal(failure.problem.detail))?;
     control.record_policies(now).await.map_err(|failure| internal(failure.problem.detail))?;
     if let Some(local) = &config.local_node {
@@ -412,6 +420,7 @@ impl Server {
         }
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        self.control.end_shreds(clock::now()).await;
         self.control.store.close().await;
     }
 }

@@ -31,6 +31,8 @@ use crate::vault::Vault;
 
 /// The control plane.
 pub(crate) struct Control {
+    /// What is gone, beside the database. First, so that its file is let go before the database's.
+    pub(crate) shreds: crate::shred::Shreds,
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
     pub(crate) sets: PolicySets,

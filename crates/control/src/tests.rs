@@ -14,5 +14,6 @@ mod rights;
 mod routes;
 mod scheduling;
 mod seals;
+mod shred;
 mod support;
 mod witness;

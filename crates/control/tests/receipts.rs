@@ -402,19 +402,19 @@ async fn a_backup_while_people_work_brings_back_what_was_acknowledged() {
     let newer = checkpoint_beyond(&stage.ann, made.manifest.entries).await;
     let restored = tempfile::tempdir().unwrap();
     let into = restored.path().join("server");
-    let with = |digest, checkpoint: &[u8]| Known { digest, checkpoint: Some(checkpoint.to_vec()) };
-    let error = restore(&to, &into, &with(None, &newer)).await.unwrap_err();
+    let with = |digest, checkpoint: &[u8]| Known { digest, checkpoint: Some(checkpoint.to_vec()), shreds: None };
+    let error = restore(&to, &into, &with(None, &newer), fixture::now()).await.unwrap_err();
     assert!(matches!(&error, BackupFailed::Older { known, entries } if *known > *entries && *entries == made.manifest.entries), "{error}");
     let text = String::from_utf8(newer).unwrap();
     let forged = text.replacen(text.lines().nth(1).unwrap(), "1", 1);
     for none in [forged.as_bytes(), b"", b"x"] {
-        let error = restore(&to, &into, &with(None, none)).await.unwrap_err();
+        let error = restore(&to, &into, &with(None, none), fixture::now()).await.unwrap_err();
         assert!(matches!(error, BackupFailed::Checkpoint(_)), "{error}");
     }
-    let error = restore(&to, &into, &with(Some(Sha256Digest::from_bytes([1; 32])), &early)).await.unwrap_err();
+    let error = restore(&to, &into, &with(Some(Sha256Digest::from_bytes([1; 32])), &early), fixture::now()).await.unwrap_err();
     assert!(matches!(error, BackupFailed::Files(BackupError::Digest { .. })), "{error}");
     assert_eq!(std::fs::read_dir(restored.path()).unwrap().count(), 0, "nothing was left");
-    restore(&to, &into, &with(Some(made.digest), &early)).await.unwrap();
+    restore(&to, &into, &with(Some(made.digest), &early), fixture::now()).await.unwrap();
 
     // The restored deployment is the same one: people, projects, data, receipt, and a log that goes on.
     stage.world.elsewhere(restored).await;
@@ -453,6 +453,6 @@ async fn what_is_no_deployment_is_not_backed_up() {
     store.close().await;
     let left = std::fs::read_dir(apart.path()).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("backup"));
     assert!(!left, "nothing was left");
-    let none = restore(apart.path(), &apart.path().join("restored"), &Known::default()).await.unwrap_err();
+    let none = restore(apart.path(), &apart.path().join("restored"), &Known::default(), fixture::now()).await.unwrap_err();
     assert!(matches!(none, BackupFailed::Files(BackupError::NoBackup(_))), "{none}");
 }

@@ -62,6 +62,8 @@ points! {
     BackupWritten = "backup.written",
     /// A backup is copied back, and does not have its name.
     RestoreCopied = "restore.copied",
+    /// Something is destroyed in the database; the shred list does not have it.
+    ShredCommitted = "shred.committed",
     /// A node has its keys; the control plane does not know it.
     JoinBegun = "join.begun",
     /// The control plane knows a node; the node has kept nothing of the answer.

@@ -38,8 +38,18 @@ fn a_running_server_is_backed_up_and_restored() {
     assert!(refused.contains("`state.db`"), "{refused}");
     assert!(!folder.path().join("restored").exists());
     std::fs::write(&database, whole).unwrap();
-    let told = shell.typed(&[restore.as_slice(), &["--digest", digest]].concat()).unwrap().ok().unwrap();
+    // Without the shred list it is said what nobody can tell; with it, what was done.
+    let without = path("without");
+    let told = shell.typed(&["server", "restore", "--from", &backup, "--into", &without, "--no-shred-list"]).unwrap().ok().unwrap();
+    assert!(told.out().contains("what was destroyed after the backup is back") && told.err().contains("nobody can tell what that is"), "{}", told.err());
+    let (list, foreign) = (format!("{server}/shred-list"), path("foreign-list"));
+    std::fs::write(&foreign, "{} AAAA\n").unwrap();
+    let refused = shell.typed(&[restore.as_slice(), &["--shred-list", &foreign]].concat()).unwrap().refused(6).unwrap();
+    assert!(refused.contains("line 1 is not signed by this deployment"), "{refused}");
+    let told = shell.typed(&[&["-o", "json"], restore.as_slice(), &["--digest", digest, "--shred-list", &list]].concat()).unwrap().ok().unwrap();
     assert!(told.out().contains(digest), "{}", told.out());
+    let told = told.json().unwrap();
+    assert!(told["shreds"]["keys"] == 0 && told["shreds"]["until"].as_u64().unwrap() > 0, "{told}");
     plane.stop().unwrap();
 
     // The same deployment: the pin, the login and the factors hold, and its log proves.

@@ -29,6 +29,7 @@ enum Operation {
     Import,
     Backup,
     Restore,
+    Secret,
     Join,
     Job,
     StopJob,
@@ -44,6 +45,7 @@ fn home(point: Point) -> Operation {
         Point::ImageUploaded => Operation::Import,
         Point::BackupCopied | Point::BackupWritten => Operation::Backup,
         Point::RestoreCopied => Operation::Restore,
+        Point::ShredCommitted => Operation::Secret,
         Point::JoinBegun | Point::JoinEnrolled | Point::JoinWritten => Operation::Join,
         Point::AttemptStopping => Operation::StopJob,
         Point::PlanKept
@@ -146,6 +148,7 @@ impl Run {
             }
             Operation::Backup => self.backup(what),
             Operation::Restore => self.restore(what),
+            Operation::Secret => self.secret(what),
             Operation::Join => self.join(point, what),
             Operation::Job => self.job("echo one >> /outputs/OUT/runs; cp -r /inputs/data /outputs/OUT/", false, what),
             Operation::StopJob => self.job("trap 'exit 3' TERM; while :; do sleep 0.1; done", true, what),
@@ -218,6 +221,24 @@ impl Run {
         }
         std::fs::remove_dir_all(from).unwrap();
         std::fs::remove_dir_all(into).unwrap();
+    }
+
+    /// A secret's new value destroys the key of the one before; the shred list has it, whoever died in between.
+    fn secret(&mut self, what: &str) {
+        let name = format!("secret-{}", self.round);
+        let list = self.ground.place("server").join("shred-list");
+        let keys = || std::fs::read_to_string(&list).unwrap().matches("{\"key\":").count();
+        let before = keys();
+        let typed = |words: &[&str], value: &str| Ground::told(&self.ground.tenant.typed_with(words, value).unwrap());
+        if !typed(&["secret", "create", &name, "--project", "study"], "the first value\n") {
+            return;
+        }
+        typed(&["secret", "set", &name], "the second value\n");
+        let listed = e2e::wait_for("the destroyed key in the shred list", LIMIT, || {
+            self.ground.mend();
+            Ok((keys() > before).then_some(()))
+        });
+        listed.unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 
     /// A join that was cut off leaves no node's folder, and its keys go with the next try.

@@ -73,6 +73,7 @@ pub(crate) async fn server(app: &App, args: args::Server) -> Result<(), CliError
         passphrase: Zeroizing::default(),
         database: database(&args.state)?,
         objects: args.state.objects.clone(),
+        shred_list: args.state.shred_list.clone(),
     };
     let failed = |error: control::StartError| CliError::new(1, chain(&error));
     let prepared = Prepared::open(config).await.map_err(failed)?;

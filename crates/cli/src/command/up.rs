@@ -178,7 +178,8 @@ impl<'a> Supervisor<'a> {
         server.extend(args.addresses.host.iter().flat_map(|host| flag("--host", host.clone())));
         let database = crate::command::server::database_url(&args.state)?;
         server.extend(database.iter().flat_map(|url| flag("--database", url.to_string())));
-        for (name, path) in [("--database-password-file", &args.state.database_password_file), ("--objects", &args.state.objects)] {
+        let state = &args.state;
+        for (name, path) in [("--database-password-file", &state.database_password_file), ("--objects", &state.objects), ("--shred-list", &state.shred_list)] {
             if let Some(path) = path {
                 server.extend(flag(name, text(path)?));
             }

@@ -10,15 +10,16 @@ use audit::{Event, Outcome};
 use keys::{KeyState, Purpose};
 use policy::action::{AuditReveal, PersonErase};
 use policy::{Action as _, Resource};
-use store::{DelaySubject, Expect, Kind, Mutation, Page, Transaction};
+use store::{DelaySubject, Expect, Kind, Mutation, Page, Store, Transaction};
 use vocabulary::api::{self, AuditRevealed, Done, PrincipalKind, RevealedValue};
-use vocabulary::{ErrorCode, PrincipalId, SYSTEM_OWNER};
+use vocabulary::{ErrorCode, PersonId, PrincipalId, SYSTEM_OWNER, TenantId};
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
 use crate::bootstrap::PersonRow;
 use crate::operation::{commit, done};
 use crate::row::PrincipalRow;
+use crate::shred::Entries;
 use crate::state::actor;
 use crate::subject::person_owner;
 use crate::vault::versions;
@@ -35,14 +36,31 @@ pub(crate) async fn erase(call: Call<PersonErase>, request: api::PersonErase) ->
         return Err(Failure::new(ErrorCode::WrongState, "you cannot erase yourself: ask another operator"));
     }
     let entry = |tenant, event| control.entry(call.now, tenant, actor(member), call.source(), Outcome::Success, Some(PersonErase::NAME), event);
+    let Erased { transaction, tenants } = steps(&control.store, person.id, Expect::Revision(found.revision), &entry).await?;
+    let (index, _) = commit(&call, transaction).await?;
+    control.list_erased(person.id, call.now).await;
+    for tenant in tenants {
+        control.end_groundless(tenant, call.now).await;
+    }
+    Ok(done(index, &decision.waived))
+}
+
+/// What erasing a person takes, and the tenants that lose a user by it.
+pub(crate) struct Erased {
+    pub(crate) transaction: Transaction,
+    pub(crate) tenants: Vec<TenantId>,
+}
+
+/// The steps that erase a person, with their entries.
+pub(crate) async fn steps(store: &Store, person: PersonId, expect: Expect, entry: Entries<'_>) -> Result<Erased, Failure> {
     let mut transaction = Transaction::new()
-        .with(Mutation::delete(SYSTEM_OWNER, Kind::PERSON, person.id, Expect::Revision(found.revision)))
-        .with(Mutation::RemoveFactors { person: person.id })
-        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Person(person.id) })
-        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Confirmation(person.id) });
+        .with(Mutation::delete(SYSTEM_OWNER, Kind::PERSON, person, expect))
+        .with(Mutation::RemoveFactors { person })
+        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Person(person) })
+        .with(Mutation::ClearLoginDelay { subject: DelaySubject::Confirmation(person) });
     let mut keys = Vec::new();
     for purpose in [Purpose::AuditSubject, Purpose::FactorSecret] {
-        for key in versions(&control.store, SYSTEM_OWNER, &person_owner(person.id), purpose).await.map_err(Failure::internal)? {
+        for key in versions(store, SYSTEM_OWNER, &person_owner(person), purpose).await.map_err(Failure::internal)? {
             let record = key.record;
             let step = |from, to| Mutation::StepKey { tenant: SYSTEM_OWNER, id: record.id, version: record.version, from: vec![from], to };
             if record.state == KeyState::Destroyed {
@@ -57,12 +75,12 @@ pub(crate) async fn erase(call: Call<PersonErase>, request: api::PersonErase) ->
             }
         }
     }
-    let principals = control.store.list_link_anywhere(Kind::PRINCIPAL, person.id, Page::first(1000)).await.map_err(Failure::internal)?;
+    let principals = store.list_link_anywhere(Kind::PRINCIPAL, person, Page::first(1000)).await.map_err(Failure::internal)?;
     if principals.truncated {
         return Err(Failure::new(ErrorCode::NotBuilt, "the person has more than 1000 principals: erasing them in steps is not built"));
     }
     let count = u32::try_from(principals.items.len()).unwrap_or(u32::MAX);
-    transaction = transaction.entry(entry(SYSTEM_OWNER, Event::PersonErased { person: person.id, keys, principals: count })?);
+    transaction = transaction.entry(entry(SYSTEM_OWNER, Event::PersonErased { person, keys, principals: count })?);
     let mut tenants = Vec::new();
     for stored in principals.items {
         let row: PrincipalRow = stored.parse().map_err(Failure::internal)?;
@@ -71,16 +89,12 @@ pub(crate) async fn erase(call: Call<PersonErase>, request: api::PersonErase) ->
             .with(Mutation::delete(tenant, Kind::PRINCIPAL, principal, Expect::Revision(stored.revision)))
             .with(Mutation::RevokeTokensOf { tenant, principal });
         if row.kind == PrincipalKind::User {
-            let event = Event::UserChanged { principal, person: Some(person.id), change: Change::Deleted };
+            let event = Event::UserChanged { principal, person: Some(person), change: Change::Deleted };
             transaction = transaction.entry(entry(tenant, event)?);
             tenants.push(tenant);
         }
     }
-    let (index, _) = commit(&call, transaction).await?;
-    for tenant in tenants {
-        control.end_groundless(tenant, call.now).await;
-    }
-    Ok(done(index, &decision.waived))
+    Ok(Erased { transaction, tenants })
 }
 
 /// Opens the personal values of an entry, which is an entry itself.

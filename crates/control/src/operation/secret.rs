@@ -243,6 +243,7 @@ pub(crate) async fn renew(call: Call<SecretSet>, request: SecretRequest) -> Resu
         .with(Mutation::PutKey(record))
         .entry(released);
     let (index, _) = commit(&call, transaction).await?;
+    control.list_gone(tenant.tenant, call.now).await;
     Ok(SecretSlot { key, audit_index: index })
 }
 
@@ -271,6 +272,7 @@ pub(crate) async fn set(call: Call<SecretSet>, request: SecretValue) -> Result<S
     let event = entry(&call, Event::SecretSet { secret: row.id, version: request.version, sealed: digest })?;
     let transaction = destroy(Transaction::new(), tenant.tenant, &doomed).with(put_row(tenant.tenant, Expect::Revision(revision), &row)?).entry(event);
     let (index, _) = commit(&call, transaction).await?;
+    control.list_gone(tenant.tenant, call.now).await;
     Ok(Secret { audit_index: Some(index), ..shown(row) })
 }
 
@@ -301,6 +303,7 @@ pub(crate) async fn delete(call: Call<SecretDelete>) -> Result<Done, Failure> {
         transaction = transaction.entry(entry(&call, Event::KeyDestroyed { key: key.id, purpose: Purpose::Secret.as_str().into(), backups_until: None })?);
     }
     let (index, _) = commit(&call, transaction).await?;
+    call.control.list_gone(tenant.tenant, call.now).await;
     Ok(done(index, &decision.waived))
 }
 

@@ -191,6 +191,7 @@ pub(crate) async fn delete(call: Call<VolumeDelete>) -> Result<Done, Failure> {
         transaction = transaction.entry(entry(Event::KeyDestroyed { key: key.record.id, purpose: Purpose::Volume.as_str().into(), backups_until })?);
     }
     let (index, _) = commit(&call, transaction.entry(entry(Event::VolumeDeleted { volume: row.id })?)).await?;
+    control.list_gone(tenant.tenant, call.now).await;
     control.end_groundless(tenant.tenant, call.now).await;
     Ok(done(index, &decision.waived))
 }

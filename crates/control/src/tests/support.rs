@@ -49,6 +49,7 @@ pub(crate) fn config(dir: &std::path::Path, local_node: Option<LocalNode>) -> Se
         node_listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: None,
         tracer: telemetry::Tracer::off(),
+        shred_list: None,
         local_node,
         hosts: Vec::new(),
         profile: None,

@@ -69,7 +69,7 @@ async fn the_log_is_published_before_the_first_answer() {
     let (backup, restored) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let to = backup.path().join("backup");
     let made = control::backup::backup(&config(server.folder.path()).data_dir, &to, now(), &mut |_| ()).await.unwrap();
-    control::backup::restore(&to, &config(restored.path()).data_dir, &control::backup::Known::default()).await.unwrap();
+    control::backup::restore(&to, &config(restored.path()).data_dir, &control::backup::Known::default(), now()).await.unwrap();
     server.stop().await;
     let again = Running::start_in(restored).await.unwrap();
     assert!(size(&again).await > made.manifest.entries, "the entry of this start is published");

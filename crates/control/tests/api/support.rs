@@ -28,6 +28,7 @@ pub(crate) fn config(folder: &Path) -> ServerConfig {
         node_listen: "127.0.0.1:0".parse().unwrap(),
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         tracer: telemetry::Tracer::off(),
+        shred_list: None,
         local_node: None,
         profile: None,
         admin: "ada".parse().unwrap(),
