@@ -7,6 +7,7 @@
     reason = "it measures time, prints, and works on its own bytes"
 )]
 
+mod connections;
 mod decisions;
 mod heartbeats;
 mod idle;
@@ -29,6 +30,7 @@ const BENCHES: &[Bench] = &[
     ("decisions", "a decision, against Cedar's bare call on the same slice", decisions::run),
     ("mutations", "audited mutations per second with 32 writers on SQLite and on PostgreSQL, against append + fdatasync", mutations::run),
     ("idle", "start time and idle memory of the server", idle::run),
+    ("connections", "ten thousand clients that keep their connection: memory of the server, and who comes beside them", connections::run),
     ("heartbeats", "a thousand simulated nodes on the channel, in cores of the server", heartbeats::run),
     ("reads", "server CPU and latency of an authorised read through TLS, 32 connections", reads::run),
     ("volumes", "put and get, against cp + fsync (BENCH_MIB: size, 4096)", volumes::run),

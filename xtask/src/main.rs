@@ -12,6 +12,7 @@ mod layers;
 mod oci;
 mod openapi;
 mod package;
+mod python;
 mod setup;
 mod simulate;
 mod test;
@@ -35,7 +36,7 @@ cargo xtask VERB
   simulate  run the planner against machines that lie and networks that fail: --seeds N (10000) --from S (1)
   openapi   write openapi/operator-v1.json (--check: fail when it differs)
   package   a Debian package with inventory, digests and signature below target/package/release (--key FILE, --twice: compare two builds)
-  bench     measure against peers, in release: sealing, decisions, mutations, idle, heartbeats, reads, volumes, jobs, log (all when none is named)
+  bench     measure against peers, in release: sealing, decisions, mutations, idle, connections, heartbeats, reads, volumes, jobs, log (all when none is named)
   help      this list";
 
 fn main() -> ExitCode {

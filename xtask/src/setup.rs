@@ -22,6 +22,7 @@ const PACKAGES: &[Package] = &[
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "cargo fetches the dependencies over TLS"),
     ("openssl", "/usr/bin/openssl", "the foreign tool that checks our certificates and receipts in the tests"),
     ("python3", "/usr/bin/python3", "repeats the proofs of a receipt in the tests, with its standard library alone"),
+    ("python3-venv", "/usr/lib/python3.11/ensurepip/__init__.py", "an environment of its own for the tool that makes requests up from the OpenAPI document"),
     ("busybox-static", "/bin/busybox", "the 2 MB image of most tests"),
     ("e2fsprogs", "/sbin/mkfs.ext4", "makes the encrypted scratch of jobs"),
     ("mount", "/sbin/losetup", "loop devices for the encrypted scratch"),
@@ -68,7 +69,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     debian(&packages)?;
     guest_kernel()?;
     tool("nextest", "cargo-nextest", NEXTEST, "runs the tests")?;
-    tool("deny", "cargo-deny", DENY, "checks bans, licences and sources of the dependencies")
+    tool("deny", "cargo-deny", DENY, "checks bans, licences and sources of the dependencies")?;
+    crate::python::schemathesis()
 }
 
 /// For `cargo xtask demo`: what runs the program and makes its image, no tools of developers.

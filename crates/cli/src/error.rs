@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use vocabulary::{ErrorCode, Problem};
 
 /// An error of the command line.
@@ -35,6 +36,50 @@ impl CliError {
     }
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         self.problem.as_ref().map(|problem| problem.code)
+    }
+}
+
+/// An error that no server told, as programs read it with `-o json`: beside the server's problem documents (RFC 9457), told
+/// apart by its type, for it has no HTTP status.
+#[derive(Debug, Serialize)]
+pub(crate) struct LocalProblem<'a> {
+    /// `urn:swarm:local:` and the word of the exit code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// Of this document.
+    version: u32,
+    /// With which the program ends.
+    exit: u8,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+impl<'a> From<&'a CliError> for LocalProblem<'a> {
+    fn from(error: &'a CliError) -> Self {
+        let word = match error.exit {
+            2 => "usage",
+            3 => "not_found",
+            4 => "denied",
+            5 => "conflict",
+            6 => "verification",
+            7 => "policy",
+            8 => "timeout",
+            _ => "failure",
+        };
+        Self { kind: format!("urn:swarm:local:{word}"), version: 1, exit: error.exit, detail: &error.message, hint: error.hint.as_deref() }
+    }
+}
+
+/// What clap says of a line that it does not understand: its first paragraph is the error, the rest says how it would be right.
+impl From<&clap::Error> for CliError {
+    fn from(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+        let message = paragraphs.next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+        let rest: Vec<String> = paragraphs.filter(|paragraph| !paragraph.is_empty()).collect();
+        Self { hint: Some(rest.join("; ")).filter(|hint| !hint.is_empty()), ..Self::usage(message) }
     }
 }
 

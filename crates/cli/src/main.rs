@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::app::App;
 use crate::args::{Cli, Noun};
-use crate::error::CliError;
+use crate::error::{CliError, LocalProblem};
 use crate::output::{Format, note, visible};
 
 fn main() -> ExitCode {
@@ -36,7 +36,15 @@ fn main() -> ExitCode {
     }
     #[cfg(debug_assertions)]
     fault::arm();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Programs that asked for JSON get it here, too; help and versions are no errors.
+        Err(error) if error.use_stderr() && asks_for_json() => {
+            report(&CliError::from(&error), Format::Json, false);
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     let (format, quiet) = (cli.global.output, cli.global.quiet);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,7 +117,24 @@ async fn dispatch(app: &App, noun: Noun) -> Result<(), CliError> {
     }
 }
 
-/// Prints an error: message, audit index, rules, hint; the problem document with `-o json`.
+/// Whether a line that clap does not understand asks for JSON: what is left of it when the errors are passed over.
+fn asks_for_json() -> bool {
+    let flags = std::env::args_os().skip(1).take_while(|argument| argument != "--").collect::<Vec<_>>();
+    let json = |value: &std::ffi::OsStr| value == "json" || value == "jsonl";
+    let mut named = None;
+    for (place, flag) in flags.iter().enumerate() {
+        let text = flag.to_string_lossy();
+        let value = if flag == "-o" || flag == "--format" {
+            flags.get(place.saturating_add(1)).cloned()
+        } else {
+            text.strip_prefix("--format=").or_else(|| text.strip_prefix("-o")).map(|value| value.trim_start_matches('=').into())
+        };
+        named = value.or(named);
+    }
+    named.or_else(|| std::env::var_os("SWARM_OUTPUT")).is_some_and(|value| json(&value))
+}
+
+/// Prints an error: message, audit index, rules, hint; with `-o json` the server's problem document, or one of our own.
 fn report(error: &CliError, format: Format, quiet: bool) {
     if error.message.is_empty() {
         return;
@@ -117,11 +142,14 @@ fn report(error: &CliError, format: Format, quiet: bool) {
     if logs::are_json() {
         return logs::line("ERROR", &visible(&error.message), error.code().map(|code| code.as_str()), error.hint.as_deref());
     }
-    if matches!(format, Format::Json | Format::Jsonl)
-        && let Some(problem) = &error.problem
-        && let Ok(text) = output::one_json_line(problem)
-    {
-        return note(&text);
+    if matches!(format, Format::Json | Format::Jsonl) {
+        let text = match &error.problem {
+            Some(problem) => output::one_json_line(problem),
+            None => output::one_json_line(&LocalProblem::from(error)),
+        };
+        if let Ok(text) = text {
+            return note(&text);
+        }
     }
     let code = error.code().map_or_else(String::new, |code| format!(" [{code}]"));
     note(&format!("error{code}: {}", visible(&error.message)));

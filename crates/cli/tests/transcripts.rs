@@ -89,6 +89,38 @@ fn wrong_usage_ends_with_two_and_suggests() {
     }
 }
 
+/// Programs read errors of the command line itself as they read those of the server: one JSON document on standard error.
+#[test]
+fn local_errors_are_json_where_json_is_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let error = |arguments: &[&str], exit: i32, word: &str| {
+        let typed = typed_in(home.path(), arguments, "");
+        assert_eq!(typed.code, exit, "{typed:?}");
+        assert_eq!((typed.out.as_str(), typed.err.lines().count()), ("", 1), "{typed:?}");
+        let told: serde_json::Value = serde_json::from_str(&typed.err).unwrap();
+        assert_eq!(told["type"], format!("urn:swarm:local:{word}"), "{told}");
+        assert_eq!((told["version"].as_u64(), told["exit"].as_i64()), (Some(1), Some(i64::from(exit))));
+        assert!(told["detail"].as_str().is_some_and(|detail| !detail.is_empty() && !detail.starts_with("error")), "{told}");
+        told
+    };
+    // Of the program.
+    let told = error(&["-o", "json", "whoami"], 4, "denied");
+    assert!(told["hint"].as_str().unwrap().contains("swarm login"), "{told}");
+    std::fs::write(home.path().join("deployment.json"), "{}").unwrap();
+    error(&["verify", "absent.json", "--deployment", "deployment.json", "-o", "jsonl"], 3, "not_found");
+    error(&["verify", "deployment.json", "--deployment", "deployment.json", "--ca-pin", "x", "--format=json"], 2, "usage");
+    // Of the grammar.
+    for arguments in [&["jobs", "-o", "json"][..], &["-ojson", "job", "receit"], &["--format", "jsonl", "job", "show"], &["-o=json", "whoami", "--nonsense"]] {
+        error(arguments, 2, "usage");
+    }
+    let told = error(&["-o", "json", "jobs"], 2, "usage");
+    assert!(told["hint"].as_str().unwrap().contains("'job'"), "{told}");
+    // What is no error stays what it is, and what comes after `--` is no flag.
+    assert_eq!(typed(&["-o", "json", "--help"]).code, 0);
+    assert!(typed(&["jobs", "--", "-o", "json"]).err.starts_with("error: "));
+    assert!(typed(&["-o", "json", "jobs", "-o", "table"]).err.starts_with("error: "), "the last one counts");
+}
+
 #[test]
 fn what_needs_a_login_says_how_to_get_one() {
     for arguments in [

@@ -19,6 +19,7 @@ mod caller;
 mod clock;
 mod count;
 mod deployment;
+mod descriptors;
 mod destruction;
 mod driver;
 mod face;
@@ -57,7 +58,7 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
-pub use api::table::{Access, Route};
+pub use api::table::{Access, Answered, Header, Payload, Route};
 pub use bootstrap::StartError;
 pub use sealed::SealedServer;
 pub use store::{PostgresUrl, UrlError};

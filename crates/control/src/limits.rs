@@ -21,11 +21,17 @@ pub(crate) const METRICS_CONNECTIONS_MAX: usize = 8;
 pub(crate) const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a metrics request's headers; a collector sends a few hundred.
 pub(crate) const METRICS_HEADERS_MAX: usize = 16 << 10;
-/// Connections at once on one listener: bounds memory at a few hundred MiB even when all of them are full of half-read requests.
-pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Connections at once on one listener, where the process may open as many files. One that has shaken hands and does nothing
+/// costs about 30 KiB (bench/README.md), so all of them half a GiB; ten thousand clients that keep their connection find a place.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+/// Files that are left for everything but connections: database, objects in flight, log.
+pub(crate) const FILES_RESERVED: u64 = 512;
 /// Connections of one source (an IPv4 address, an IPv6 network of 64 bits) on one listener: an office behind one address fits,
 /// and nobody alone takes the places of all others.
 pub(crate) const CONNECTIONS_PER_SOURCE: usize = 1024;
+/// Strangers that ask nothing and are ended together when a place is needed: a look at all connections takes about a
+/// millisecond, less than the handshakes of so many cost whoever sends them.
+pub(crate) const GIVE_WAY: usize = 64;
 /// A connection without a request in flight ends after this long: clients keep theirs for as long (90 s is their usual limit).
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long the other side may take to read that its idle connection ends.
@@ -48,6 +54,8 @@ pub(crate) const FRAME_BYTES: u32 = 256 << 10;
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of one HTTP/2 connection that may wait: one stream that waits for the disk does not stop another.
 pub(crate) const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Rows of a page where nothing else is asked for.
+pub(crate) const PAGE_DEFAULT: u32 = 200;
 /// A login lasts a working day (decision 1.7).
 pub(crate) const LOGIN_LIFETIME_MS: u64 = 8 * 3_600_000;
 /// An enrolment ticket is used at once or not at all (`access.md` 4.6).

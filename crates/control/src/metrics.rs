@@ -72,6 +72,9 @@ pub(crate) struct Metrics {
     rate_limited: Family<Labels<1>, Counter>,
     spans: Family<Labels<1>, Counter>,
     strangers: Family<Labels<1>, Counter>,
+    connections: Family<Labels<1>, Gauge>,
+    displaced: Family<Labels<1>, Counter>,
+    turned_away: Family<Labels<1>, Counter>,
     commits: Arc<Commits>,
     log_entries: Gauge,
     log_published: Gauge,
@@ -140,6 +143,9 @@ impl Metrics {
             rate_limited: Family::default(),
             spans: Family::default(),
             strangers: Family::default(),
+            connections: Family::default(),
+            displaced: Family::default(),
+            turned_away: Family::default(),
             commits: Arc::new(commits),
             log_entries: Gauge::default(),
             log_published: Gauge::default(),
@@ -166,6 +172,9 @@ impl Metrics {
         registry.register("swarm_rate_limited", "Requests refused because they came too often", metrics.rate_limited.clone());
         registry.register("swarm_trace_spans", "Spans for the OTLP collector, by what became of them; skipped are whole traces", metrics.spans.clone());
         registry.register("swarm_strangers_refused", "Refusals of strangers that the audit log counts, by code", metrics.strangers.clone());
+        registry.register("swarm_connections", "Connections that are there, by listener", metrics.connections.clone());
+        registry.register("swarm_connections_displaced", "Connections ended because another needed their place", metrics.displaced.clone());
+        registry.register("swarm_connections_turned_away", "Connections ended at once because no place could be made", metrics.turned_away.clone());
         registry.register_with_unit("swarm_store_commit", "Time of a group of transactions until it is on disk", Unit::Seconds, metrics.commits.seconds.clone());
         registry.register("swarm_store_transactions", "Transactions that the store decided", metrics.commits.transactions.clone());
         registry.register("swarm_audit_entries", "Entries that this process committed to the audit log", metrics.commits.entries.clone());
@@ -207,6 +216,10 @@ impl Metrics {
         for step in STEPS {
             drop(self.key_steps.get_or_create(&[("step", step)]));
         }
+        for listener in [Listener::Api, Listener::Nodes] {
+            let label = [("listener", listener.as_str())];
+            drop((self.connections.get_or_create(&label), self.displaced.get_or_create(&label), self.turned_away.get_or_create(&label)));
+        }
         for bucket in [Bucket::Member, Bucket::Credentials] {
             drop(self.rate_limited.get_or_create(&[("bucket", bucket.as_str())]));
         }
@@ -230,6 +243,23 @@ impl Metrics {
 
     pub(crate) fn rate_limited(&self, bucket: Bucket) {
         self.rate_limited.get_or_create(&[("bucket", bucket.as_str())]).inc();
+    }
+
+    /// A connection is there until the guard is dropped.
+    pub(crate) fn connection(&self, listener: Listener) -> Counted {
+        let gauge = self.connections.get_or_create(&[("listener", listener.as_str())]).clone();
+        gauge.inc();
+        Counted(gauge)
+    }
+
+    /// So many gave their place to another.
+    pub(crate) fn displaced(&self, listener: Listener, count: usize) {
+        self.displaced.get_or_create(&[("listener", listener.as_str())]).inc_by(count as u64);
+    }
+
+    /// Nobody could give a place to one more.
+    pub(crate) fn turned_away(&self, listener: Listener) {
+        self.turned_away.get_or_create(&[("listener", listener.as_str())]).inc();
     }
 
     pub(crate) fn stranger_refused(&self, code: ErrorCode) {
@@ -329,6 +359,16 @@ impl Metrics {
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.files.set(i64::try_from(files.count()).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// Counts a connection that is there.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

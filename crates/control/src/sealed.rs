@@ -31,7 +31,7 @@ use vocabulary::custody::{SealOpen, SealStatus};
 use vocabulary::{ControlId, EntryId, ErrorCode, Profile, SYSTEM_OWNER, Sha256Digest, UnixTime};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::api::listener::serve;
+use crate::api::listener::{Door, serve};
 use crate::api::problem::Failure;
 use crate::api::{json, table::answer_json};
 use crate::bootstrap::{Closed, StartError, internal, open_with_passphrase};
@@ -147,7 +147,7 @@ impl SealedServer {
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, watch::channel(Arc::new(tls)).1, router(Arc::clone(&inside)), None, stop.clone()));
+        tasks.spawn(serve(listener, watch::channel(Arc::new(tls)).1, router(Arc::clone(&inside)), Door::Sealed, stop.clone()));
         tasks.spawn(lapse(Arc::clone(&inside), stop.clone()));
         let profile = closed.seal.file.profile();
         Ok(Self { address, pin: root.pin(), profile, prepared, inside, stop, tasks })

@@ -21,7 +21,7 @@ use vocabulary::plan::{NodePlace, Revocations};
 use vocabulary::{ControlId, Name, Profile, SYSTEM_OWNER, Sha256Digest, UnixTime};
 use zeroize::Zeroizing;
 
-use crate::api::listener::serve;
+use crate::api::listener::{Door, serve};
 use crate::api::problem::Failure;
 use crate::api::table::Route;
 use crate::bootstrap::{self, Found, StartError, internal};
@@ -353,8 +353,8 @@ pub(crate) async fn launch(config: ServerConfig, store: Store, blobs: Blobs, ope
             })
             .with_state(Arc::clone(&control))
     };
-    tasks.spawn(serve(listener, face.people(), complete(router, Listener::Api), None, stop.clone()));
-    tasks.spawn(serve(node_listener, face.nodes(), complete(crate::api::node_table().finish().0, Listener::Nodes), Some(Arc::clone(&control)), stop.clone()));
+    tasks.spawn(serve(listener, face.people(), complete(router, Listener::Api), Door::Api(Arc::clone(&control)), stop.clone()));
+    tasks.spawn(serve(node_listener, face.nodes(), complete(crate::api::node_table().finish().0, Listener::Nodes), Door::Nodes(Arc::clone(&control)), stop.clone()));
     tasks.spawn(crate::publisher::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::witness::gather::run(Arc::clone(&control), stop.clone()));
     tasks.spawn(crate::count::run(Arc::clone(&control), stop.clone()));

@@ -153,7 +153,12 @@ impl Control {
         };
         match authenticated {
             Some(member) => match self.rates.member(member.principal, member.owner(), clock::now()) {
-                Ok(()) => Ok(member),
+                Ok(()) => {
+                    if let Some(activity) = connection.and_then(|connection| connection.activity.as_ref()) {
+                        activity.member();
+                    }
+                    Ok(member)
+                }
                 Err(too_often) => {
                     self.metrics.rate_limited(Bucket::Member);
                     Err(self.too_often(connection, too_often, "too many requests of this principal or its tenant").await)

@@ -1,15 +1,13 @@
-//! What a connection is doing, so that one that does nothing ends, and how many a source has.
+//! What a connection is doing, so that one that does nothing ends, and gives way first.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use crate::limits::{CONNECTIONS_PER_SOURCE, IDLE_TIMEOUT};
+use crate::limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT};
 
 /// Requests in flight of one connection, and when it last began or ended one.
 #[derive(Debug)]
@@ -18,26 +16,70 @@ pub(crate) struct Activity(Mutex<State>);
 #[derive(Debug)]
 struct State {
     in_flight: usize,
+    /// Whether a credential was shown and found good.
+    member: bool,
+    /// When it last came, began or ended something.
+    since: Instant,
     /// When the connection is over unless something begins.
     over: Instant,
 }
 
+/// What speaks for a connection when places are short, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Nobody knows who it is, and nothing is asked.
+    StrangerIdle,
+    /// Nobody knows who it is, and something is being asked or answered.
+    StrangerAtWork,
+    /// It showed a credential, and nothing is asked.
+    MemberIdle,
+    /// It showed a credential, and something is being answered.
+    MemberAtWork,
+}
+
 impl Activity {
-    /// A connection that has asked nothing yet: its first request must begin by then.
-    pub(crate) fn until(over: Instant) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { in_flight: 0, over })))
+    /// A connection that came now. It is over unless it shakes hands.
+    pub(crate) fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { in_flight: 0, member: false, since: now, over: now + HANDSHAKE_TIMEOUT })))
+    }
+
+    /// Hands were shaken: the first request must begin in time.
+    pub(crate) fn greeted(&self, now: Instant) {
+        self.lock().over = now + HEADER_TIMEOUT;
+    }
+
+    /// A credential was shown and found good.
+    pub(crate) fn member(&self) {
+        self.lock().member = true;
+    }
+
+    /// What speaks for it, and since when it has been so.
+    pub(crate) fn standing(&self) -> (Standing, Instant) {
+        let state = self.lock();
+        let standing = match (state.member, state.in_flight > 0) {
+            (false, false) => Standing::StrangerIdle,
+            (false, true) => Standing::StrangerAtWork,
+            (true, false) => Standing::MemberIdle,
+            (true, true) => Standing::MemberAtWork,
+        };
+        (standing, state.since)
     }
 
     /// A request begins; it lasts until the guard, which its answer's body carries, is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.in_flight = state.in_flight.saturating_add(1);
+        state.since = Instant::now();
         InFlight(Arc::clone(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the connection is over unless something begins before. What is in flight has limits of its own; it is looked at again later.
     fn over(&self, now: Instant) -> Instant {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         if state.in_flight > 0 { now + IDLE_TIMEOUT } else { state.over }
     }
 
@@ -60,9 +102,10 @@ pub(crate) struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut state, now) = (self.0.lock(), Instant::now());
         state.in_flight = state.in_flight.saturating_sub(1);
-        state.over = Instant::now() + IDLE_TIMEOUT;
+        state.since = now;
+        state.over = now + IDLE_TIMEOUT;
     }
 }
 
@@ -133,81 +176,17 @@ pub(crate) fn tie(activity: &Arc<Activity>, request: http::Request<Incoming>) ->
     (request, move |response| response.map(|body| Answer { body, _in_flight: in_flight, _home: home }))
 }
 
-/// Connections of each source on one listener.
-#[derive(Debug, Default)]
-pub(crate) struct Sources(Mutex<BTreeMap<IpAddr, usize>>);
-
-impl Sources {
-    /// A place for one more connection of this source, if it has any left.
-    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<SourcePlace> {
-        let source = source(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(source).or_default();
-        if *count >= CONNECTIONS_PER_SOURCE {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(SourcePlace { sources: Arc::clone(self), source })
-    }
-}
-
-/// A network that one customer of a provider has: an IPv4 address, or the first 64 bits of an IPv6 address (RFC 6177).
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
-/// A connection's place among those of its source.
-#[derive(Debug)]
-pub(crate) struct SourcePlace {
-    sources: Arc<Sources>,
-    source: IpAddr,
-}
-
-impl Drop for SourcePlace {
-    fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.source);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_source_has_its_places_and_gets_them_back() {
-        let sources = Arc::new(Sources::default());
-        let here: IpAddr = "192.0.2.1".parse().unwrap();
-        let mut held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| sources.enter(here).unwrap()).collect();
-        assert!(sources.enter(here).is_none());
-        assert!(sources.enter("::ffff:192.0.2.1".parse().unwrap()).is_none(), "the same source in another dress");
-        assert!(sources.enter("192.0.2.2".parse().unwrap()).is_some());
-        held.pop();
-        assert!(sources.enter(here).is_some());
-        drop(held);
-        assert!(sources.0.lock().unwrap().is_empty(), "a source that is gone costs nothing");
-    }
-
-    #[test]
-    fn neighbours_in_one_network_are_one_source() {
-        let network = |text: &str| source(text.parse().unwrap());
-        assert_eq!(network("2001:db8:0:1::1"), network("2001:db8:0:1:ffff::2"));
-        assert_ne!(network("2001:db8:0:1::1"), network("2001:db8:0:2::1"));
-    }
-
-    #[test]
     fn what_does_nothing_is_over_and_what_is_in_flight_is_not() {
         let start = Instant::now();
-        let activity = Activity::until(start);
-        assert_eq!(activity.over(start), start, "who never asks is over then");
+        let activity = Activity::new(start);
+        assert_eq!(activity.over(start), start + HANDSHAKE_TIMEOUT, "who never shakes hands is over then");
+        activity.greeted(start);
+        assert_eq!(activity.over(start), start + HEADER_TIMEOUT, "who never asks is over then");
         let (one, other) = (activity.begin(), activity.begin());
         let much_later = start + IDLE_TIMEOUT * 10;
         drop(one);

@@ -26,12 +26,20 @@ pub(crate) enum Public {}
 
 /// The creates whose answer is kept under the client's `Idempotency-Key`. Answers with a secret are not: it is shown once and kept
 /// nowhere.
-const REPEATABLE: &[&str] = &[
+pub(crate) const REPEATABLE: &[&str] = &[
     action::JobSubmit::NAME,
     action::ProjectCreate::NAME,
     action::ServiceAccountCreate::NAME,
     action::VolumeCreate::NAME,
 ];
+
+/// A route as its calls know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spot {
+    pub(crate) path: &'static str,
+    /// The parameters that its query may have, with their meaning.
+    pub(crate) query: &'static [(&'static str, &'static str)],
+}
 
 /// One call.
 #[derive(Debug)]
@@ -54,7 +62,7 @@ pub(crate) struct Call<A> {
 }
 
 impl<A> Call<A> {
-    fn parse(control: Arc<Control>, parts: &http::request::Parts, route: &'static str, caller: Option<Member>, body: &[u8]) -> Result<Self, Failure> {
+    fn parse(control: Arc<Control>, parts: &http::request::Parts, spot: Spot, caller: Option<Member>, body: &[u8]) -> Result<Self, Failure> {
         let header = |name: &str| -> Result<Option<String>, Failure> {
             let Some(value) = parts.headers.get(name) else { return Ok(None) };
             let text = value.to_str().map_err(|_| Failure::invalid(format!("header `{name}` is not ASCII")))?;
@@ -70,10 +78,10 @@ impl<A> Call<A> {
             now: clock::now(),
             connection: parts.extensions.get::<Connection>().cloned(),
             caller,
-            path: path_values(route, parts.uri.path())?,
-            query: query_values(parts.uri.query().unwrap_or(""))?,
+            path: path_values(spot.path, parts.uri.path())?,
+            query: query_values(parts.uri.query().unwrap_or(""), spot.query)?,
             method: parts.method.as_str().to_owned(),
-            route,
+            route: spot.path,
             body: serde_json::from_slice(body).ok(),
             if_match: header("if-match")?,
             idempotency: header("idempotency-key")?,
@@ -211,8 +219,8 @@ impl<A> Call<A> {
 }
 
 impl Call<Public> {
-    pub(crate) fn public(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
-        let call = Self::parse(control, parts, route, None, b"")?;
+    pub(crate) fn public(control: Arc<Control>, parts: &http::request::Parts, spot: Spot) -> Result<Self, Failure> {
+        let call = Self::parse(control, parts, spot, None, b"")?;
         call.not_ignored()?;
         Ok(call)
     }
@@ -222,11 +230,11 @@ impl<A: Action> Call<A> {
     pub(crate) fn new(
         control: Arc<Control>,
         parts: &http::request::Parts,
-        route: &'static str,
+        spot: Spot,
         caller: Member,
         body: &[u8],
     ) -> Result<Self, Failure> {
-        let call = Self::parse(control, parts, route, Some(caller), body)?;
+        let call = Self::parse(control, parts, spot, Some(caller), body)?;
         if !REPEATABLE.contains(&A::NAME) {
             call.not_ignored()?;
         }
@@ -388,7 +396,7 @@ impl<A: Action> Call<A> {
     }
 }
 
-/// The values of a path, by the names in the route.
+/// The values of a path, by the names in the route, as they were meant: many clients send `sha256%3A…`.
 pub(crate) fn path_values(route: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut values = Vec::new();
     let mut parts = path.split('/');
@@ -399,26 +407,30 @@ pub(crate) fn path_values(route: &str, path: &str) -> Result<Vec<(String, String
         };
         if let Some(rest) = parameter.strip_prefix('*') {
             let value: Vec<&str> = parts.by_ref().collect();
-            values.push((rest.to_owned(), value.join("/")));
+            values.push((rest.to_owned(), percent_decoded(&value.join("/")).ok_or_else(Failure::not_found)?));
             break;
         }
-        let value = parts.next().unwrap_or("");
-        if value.contains('%') {
-            return Err(Failure::not_found());
-        }
-        values.push((parameter.to_owned(), value.to_owned()));
+        // What is no single part of a path is no name of anything.
+        let value = percent_decoded(parts.next().unwrap_or("")).filter(|value| !value.contains('/')).ok_or_else(Failure::not_found)?;
+        values.push((parameter.to_owned(), value));
     }
     Ok(values)
 }
 
-/// The parameters of a query; each once.
-pub(crate) fn query_values(query: &str) -> Result<BTreeMap<String, String>, Failure> {
+/// The parameters of a query: those that the route knows, each once. A misspelt filter would else list everything.
+pub(crate) fn query_values(query: &str, known: &[(&str, &str)]) -> Result<BTreeMap<String, String>, Failure> {
     let mut values = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = percent_decoded(value).ok_or_else(|| Failure::invalid("a query parameter is not well encoded"))?;
+        if !known.iter().any(|(other, _)| *other == name) {
+            let name: String = name.chars().filter(char::is_ascii_graphic).take(64).collect();
+            let known: Vec<String> = known.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Failure::invalid(format!("query parameter `{name}` is not known here: this route knows {known}")));
+        }
+        let value = percent_decoded(value).ok_or_else(|| Failure::invalid(format!("query parameter `{name}` is not well encoded")))?;
         if values.insert(name.to_owned(), value).is_some() {
-            return Err(Failure::invalid("a query parameter stands twice"));
+            return Err(Failure::invalid(format!("query parameter `{name}` stands twice")));
         }
     }
     Ok(values)
@@ -446,8 +458,21 @@ mod tests {
     fn paths_and_queries() {
         let values = path_values("/v1/volumes/{id}/objects/{*path}", "/v1/volumes/7/objects/seg/00/x").unwrap();
         assert_eq!(values, [("id".to_owned(), "7".to_owned()), ("path".to_owned(), "seg/00/x".to_owned())]);
-        assert!(path_values("/v1/volumes/{id}", "/v1/volumes/%2e%2e").is_err());
-        assert_eq!(query_values("a=1&b=x%2Fy").unwrap().get("b").unwrap(), "x/y");
-        assert!(query_values("a=1&a=2").is_err() && query_values("a=%zz").is_err() && query_values("a=%00").is_err());
+        let one = |text: &str| path_values("/v1/blobs/{id}", &format!("/v1/blobs/{text}")).map(|values| values[0].1.clone()).ok();
+        assert_eq!(one("sha256%3A00").as_deref(), Some("sha256:00"));
+        assert_eq!(one("%252e").as_deref(), Some("%2e"), "decoded once");
+        for bad in ["%", "%2", "%zz", "%00", "a%2Fb", "%ff"] {
+            assert_eq!(one(bad), None, "{bad}");
+        }
+        let below = path_values("/v1/volumes/{id}/objects/{*path}", "/v1/volumes/7/objects/seg%2F00/x").unwrap();
+        assert_eq!(below[1].1, "seg/00/x");
+        let values = |query: &str| query_values(query, &[("a", ""), ("b", "")]);
+        assert_eq!(values("a=1&b=x%2Fy").unwrap().get("b").unwrap(), "x/y");
+        assert!(values("a=1&a=2").is_err() && values("a=%zz").is_err() && values("a=%00").is_err());
+        let told = |query: &str| values(query).unwrap_err().problem.detail;
+        assert_eq!(told("a=1&limt=2"), "query parameter `limt` is not known here: this route knows `a`, `b`");
+        assert!(values("%61=1").is_err(), "a name in another dress is another name");
+        let long = told(&format!("\u{1b}{}=1", "x".repeat(5000)));
+        assert!(long.len() < 200 && !long.contains('\u{1b}'), "{long}");
     }
 }

@@ -7,15 +7,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use identity::VerifiedPeer;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use vocabulary::ErrorCode;
 
-use crate::api::activity::{Activity, Sources, tie};
+use crate::api::activity::{Activity, tie};
+use crate::api::places::{Place, Places};
 use crate::clock;
-use crate::limits::{CONNECTION_WINDOW, CONNECTIONS_MAX, FRAME_BYTES, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAM_WINDOW, STREAMS_MAX};
+use crate::limits::{CONNECTION_WINDOW, FRAME_BYTES, GOODBYE_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, STREAM_WINDOW, STREAMS_MAX};
+use crate::descriptors::{self, Share};
+use crate::metrics::{Listener, Metrics};
 use crate::state::Control;
 
 /// What is known of a connection before its first request.
@@ -25,25 +28,44 @@ pub(crate) struct Connection {
     pub(crate) remote: SocketAddr,
     /// Who shook hands, on the node channel.
     pub(crate) peer: Option<Arc<VerifiedPeer>>,
+    /// What it does; none where there was no handshake.
+    pub(crate) activity: Option<Arc<Activity>>,
 }
 
-/// Serves until `stop`, each connection with the certificate of the moment, then lets requests in flight end for a moment. On the node channel every peer is judged by the gate,
-/// its connection ends when the gate or its certificate says so, and refused certificates are counted as strangers.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
-    router: axum::Router,
-    nodes: Option<Arc<Control>>,
-    stop: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// Whom a listener is for.
+#[derive(Debug, Clone)]
+pub(crate) enum Door {
+    /// Everybody, while the server is sealed.
+    Sealed,
+    /// Everybody.
+    Api(Arc<Control>),
+    /// Nodes: every peer is judged by the gate, its connection ends when the gate or its certificate says so, and refused
+    /// certificates are counted as strangers.
+    Nodes(Arc<Control>),
+}
+
+impl Door {
+    const fn nodes(&self) -> Option<&Arc<Control>> {
+        match self {
+            Self::Nodes(control) => Some(control),
+            Self::Sealed | Self::Api(_) => None,
+        }
+    }
+
+    fn metrics(&self) -> Option<(&Metrics, Listener)> {
+        match self {
+            Self::Sealed => None,
+            Self::Api(control) => Some((&control.metrics, Listener::Api)),
+            Self::Nodes(control) => Some((&control.metrics, Listener::Nodes)),
+        }
+    }
+}
+
+/// Serves until `stop`, each connection with the certificate of the moment, then lets requests in flight end for a moment.
+pub(crate) async fn serve(listener: TcpListener, tls: watch::Receiver<Arc<rustls::ServerConfig>>, router: axum::Router, door: Door, stop: CancellationToken) {
+    let places = Places::new(descriptors::places(if door.nodes().is_some() { Share::Nodes } else { Share::Api }));
     let mut connections = JoinSet::new();
-    let sources = Arc::new(Sources::default());
     loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => match place { Ok(place) => place, Err(_) => break },
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -57,15 +79,29 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let Some(source) = sources.enter(remote.ip()) else {
-            tracing::debug!(%remote, "too many connections of one source");
+        let entered = tokio::select! {
+            () = stop.cancelled() => break,
+            entered = places.enter(remote.ip(), tokio::time::Instant::now()) => entered,
+        };
+        if let Some((metrics, listener)) = door.metrics() {
+            metrics.displaced(listener, entered.displaced);
+            if entered.place.is_none() {
+                metrics.turned_away(listener);
+            }
+        }
+        let Some(place) = entered.place else {
+            tracing::debug!(%remote, "all places are taken by others at work");
             continue;
         };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.borrow()));
-        let (router, nodes, stop) = (router.clone(), nodes.clone(), stop.clone());
+        let (router, door, stop) = (router.clone(), door.clone(), stop.clone());
         connections.spawn(async move {
-            let _places = (place, source);
-            serve_connection(stream, remote, &acceptor, router, nodes, stop).await;
+            let _counted = door.metrics().map(|(metrics, listener)| metrics.connection(listener));
+            let leave = place.leave.clone();
+            tokio::select! {
+                () = serve_connection(stream, remote, &acceptor, router, &door, &place, stop) => {}
+                () = leave.cancelled() => tracing::debug!(%remote, "gave way to another"),
+            }
         });
     }
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), async {
@@ -79,9 +115,11 @@ async fn serve_connection(
     remote: SocketAddr,
     acceptor: &tokio_rustls::TlsAcceptor,
     router: axum::Router,
-    nodes: Option<Arc<Control>>,
+    door: &Door,
+    place: &Place,
     stop: CancellationToken,
 ) {
+    let nodes = door.nodes();
     let _ = stream.set_nodelay(true);
     let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
@@ -90,7 +128,7 @@ async fn serve_connection(
             let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).and_then(identity::tls::refusal_of);
             if let (Some(control), Some(refusal)) = (nodes, refused) {
                 tracing::info!(%remote, %refusal, "a node's certificate was refused");
-                control.count_stranger(Some(&Connection { remote, peer: None }), ErrorCode::Unauthenticated).await;
+                control.count_stranger(Some(&Connection { remote, peer: None, activity: None }), ErrorCode::Unauthenticated).await;
             }
             return;
         }
@@ -99,17 +137,22 @@ async fn serve_connection(
             return;
         }
     };
-    let guest = match nodes.as_ref().map(|control| Arc::clone(&control.gate).admit(tls.get_ref().1.peer_certificates(), clock::now())).transpose() {
+    let guest = match nodes.map(|control| Arc::clone(&control.gate).admit(tls.get_ref().1.peer_certificates(), clock::now())).transpose() {
         Ok(guest) => guest,
         Err(refusal) => {
             tracing::info!(%remote, %refusal, "a node's certificate was refused");
             if let Some(control) = nodes {
-                control.count_stranger(Some(&Connection { remote, peer: None }), ErrorCode::Unauthenticated).await;
+                control.count_stranger(Some(&Connection { remote, peer: None, activity: None }), ErrorCode::Unauthenticated).await;
             }
             return;
         }
     };
-    let connection = Connection { remote, peer: guest.as_ref().map(|guest| Arc::clone(&guest.peer)) };
+    let activity = &place.activity;
+    activity.greeted(tokio::time::Instant::now());
+    if guest.is_some() {
+        activity.member();
+    }
+    let connection = Connection { remote, peer: guest.as_ref().map(|guest| Arc::clone(&guest.peer)), activity: Some(Arc::clone(activity)) };
     // Ends with the certificate, or at once when the peer is revoked; nobody's API connection ends this way.
     let over = async {
         match &guest {
@@ -117,8 +160,7 @@ async fn serve_connection(
             None => std::future::pending().await,
         }
     };
-    let activity = Activity::until(tokio::time::Instant::now() + HEADER_TIMEOUT);
-    let tied = Arc::clone(&activity);
+    let tied = Arc::clone(activity);
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(connection.clone());
         let (request, whole) = tie(&tied, request);

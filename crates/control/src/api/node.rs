@@ -28,7 +28,7 @@ use crate::api::call::{path_values, query_values};
 use crate::api::json;
 use crate::api::listener::Connection;
 use crate::api::problem::Failure;
-use crate::api::table::{Access, Raw, Route, Words, answer_json, method_filter};
+use crate::api::table::{Access, Answered, Payload, Raw, Route, Words, answer_json, method_filter};
 use crate::clock;
 use crate::metrics::Listener;
 use crate::planner::{AttemptRow, JobRow};
@@ -161,6 +161,11 @@ impl PlacedAttempt {
     }
 }
 
+/// The parameters that a route's query may have.
+fn known_query(route: &str) -> &'static [(&'static str, &'static str)] {
+    if route == vocabulary::channel::PLAN { &[("after", "only plans of a greater revision")] } else { &[] }
+}
+
 impl<A> NodeCall<A> {
     pub(crate) async fn new(control: Arc<Control>, parts: &http::request::Parts, route: &'static str) -> Result<Self, Failure> {
         let unknown = || Failure::new(ErrorCode::Unauthenticated, "no valid node certificate");
@@ -180,7 +185,7 @@ impl<A> NodeCall<A> {
             peer,
             node,
             path: path_values(route, parts.uri.path())?,
-            query: query_values(parts.uri.query().unwrap_or(""))?,
+            query: query_values(parts.uri.query().unwrap_or(""), known_query(route))?,
             lease,
             control,
             action: PhantomData,
@@ -395,10 +400,10 @@ impl NodeTable {
             summary,
             access: Access::Action(A::NAME),
             step_up: A::STEP_UP,
-            request: None,
-            response: None,
-            status: 200,
+            body: Payload::Nothing,
+            answer: Answered::Nothing,
             query: &[],
+            headers: Vec::new(),
         });
     }
 

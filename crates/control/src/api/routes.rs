@@ -4,7 +4,7 @@ use axum::Json;
 use axum::response::IntoResponse as _;
 use vocabulary::api;
 
-use crate::api::table::{Table, Words};
+use crate::api::table::{Answered, Header, Table, Words};
 use crate::destruction;
 use crate::operation::lease::PAGE_QUERY;
 use crate::operation::{audit_log, enrolment, erasure, image, image_policy, invitation, job, job_output, key, lease, login, node, object, people, policy_explain, quota, seal, secret, tenant, token, volume, witness};
@@ -19,6 +19,11 @@ const AUDIT_QUERY: &[(&str, &str)] = &[
     ("resource", "only this resource, as kind/id"),
     ("outcome", "allowed, refused or failed"),
 ];
+
+const REVISION: Header = Header { name: "If-Match", meaning: "the revision that is changed, as it was read", required: true };
+const LEASE: Header = Header { name: "Swarm-Lease", meaning: "the lease under which objects are read or written", required: true };
+const OCTETS: &str = "application/octet-stream";
+const NOTE: &str = "text/plain; charset=utf-8";
 
 /// The table.
 pub(crate) fn table() -> Table {
@@ -67,6 +72,7 @@ pub(crate) fn table() -> Table {
     table.json(Words("POST", "/v1/service-accounts", "service_account_create", "Makes a service account"), &[], people::service_account_create);
     table.get(Words("GET", "/v1/principals", "principal_list", "Lists users and service accounts"), PAGE_QUERY, people::list);
     table.json(Words("PUT", "/v1/principals/{id}", "principal_update", "Changes roles and clearance"), &[], people::update);
+    table.with(REVISION);
     table.get(Words("DELETE", "/v1/principals/{id}", "principal_delete", "Removes a principal and its tokens"), &[], people::delete);
 
     table.json(Words("POST", "/v1/people/erase", "person_erase", "Erases a person: name, factors, principals, and the key of the log's sealed values"), &[], erasure::erase);
@@ -96,13 +102,16 @@ pub(crate) fn table() -> Table {
         &[],
         lease::write,
     );
-    table.raw(Words("PUT", "/v1/volumes/{id}/objects/{*path}", "object_put", "Stores a sealed object under a write lease"), &[], object::put);
-    table.raw(Words("GET", "/v1/volumes/{id}/objects/{*path}", "object_get", "Gives a sealed object under a lease"), &[], object::get);
+    table.raw(Words("PUT", "/v1/volumes/{id}/objects/{*path}", "object_put", "Stores a sealed object under a write lease"), &[], Answered::Nothing, object::put);
+    table.with(LEASE);
+    table.raw(Words("GET", "/v1/volumes/{id}/objects/{*path}", "object_get", "Gives a sealed object under a lease"), &[], Answered::Bytes(OCTETS), object::get);
+    table.with(LEASE);
     table.json(Words("POST", "/v1/volumes/{id}/commit", "volume_commit", "Compares and sets the root"), &[], object::commit_root);
     table.get(Words("GET", "/v1/leases", "lease_list", "Lists one's own key leases"), PAGE_QUERY, lease::list);
     table.get(Words("DELETE", "/v1/leases/{id}", "lease_end", "Gives a lease back"), &[], lease::end);
 
-    table.raw(Words("PUT", "/v1/image-blobs/{digest}", "image_blob_put", "Takes a blob of an image; its size and digest are checked"), &[], image::put_blob);
+    let blob = Answered::Json(table.schema::<vocabulary::plan::BlobRef>());
+    table.raw(Words("PUT", "/v1/image-blobs/{digest}", "image_blob_put", "Takes a blob of an image; its size and digest are checked"), &[], blob, image::put_blob);
     table.get(Words("GET", "/v1/image-blobs/{digest}", "image_blob_show", "Says whether the tenant has a blob"), &[], image::show_blob);
     table.json(Words("POST", "/v1/images", "image_create", "Names a manifest whose blobs were uploaded"), &[], image::create);
     table.get(Words("GET", "/v1/images", "image_list", "Lists images by name"), PAGE_QUERY, image::list);
@@ -119,8 +128,8 @@ pub(crate) fn table() -> Table {
     table.get(Words("GET", "/v1/jobs", "job_list", "Lists jobs"), PAGE_QUERY, job::list);
     table.get(Words("GET", "/v1/jobs/{id}", "job_show", "Shows a job, and while it waits why"), &[], job::show);
     table.get(Words("POST", "/v1/jobs/{id}/stop", "job_stop", "Stops a job"), &[], job::stop);
-    table.raw(Words("GET", "/v1/jobs/{id}/logs", "job_logs", "Streams the frames of an attempt's log as JSON lines"), job_output::LOG_QUERY, job_output::logs);
-    table.raw(Words("GET", "/v1/jobs/{id}/receipt", "job_receipt_get", "Gives the job's receipt, byte for byte"), &[], job_output::receipt);
+    table.raw(Words("GET", "/v1/jobs/{id}/logs", "job_logs", "Streams the frames of an attempt's log as JSON lines"), job_output::LOG_QUERY, Answered::Bytes("application/jsonl"), job_output::logs);
+    table.raw(Words("GET", "/v1/jobs/{id}/receipt", "job_receipt_get", "Gives the job's receipt, byte for byte"), &[], Answered::Bytes(job_output::RECEIPT), job_output::receipt);
 
     table.get(Words("GET", "/v1/keys", "key_list", "Lists keys, never the keys themselves"), PAGE_QUERY, key::list);
     table.json(Words("POST", "/v1/keys/{id}/destroy", "key_destroy", "Schedules the destruction of a key"), &[], destruction::schedule);
@@ -176,6 +185,7 @@ fn public(table: &mut Table) {
     table.public_raw(
         Words("GET", "/v1/deployment", "deployment_show", "Gives the deployment's public file"),
         "it is what strangers verify receipts with",
+        "application/json",
         |call| async move {
             let headers = [(http::header::CONTENT_TYPE, "application/json")];
             Ok((headers, call.control.certifying().file.clone()).into_response())
@@ -184,6 +194,7 @@ fn public(table: &mut Table) {
     table.public_raw(
         Words("GET", "/v1/openapi.json", "openapi_show", "Gives this document"),
         "the API is no secret",
+        "application/json",
         |call| async move {
             let headers = [(http::header::CONTENT_TYPE, "application/json")];
             Ok((headers, call.control.openapi.clone()).into_response())
@@ -212,21 +223,25 @@ fn public(table: &mut Table) {
     table.public_raw(
         Words("GET", "/v1/log/checkpoint", "log_checkpoint", "Gives the newest signed checkpoint (C2SP tlog-tiles)"),
         "a log that only its owner can read proves nothing; leaves are salted digests",
+        NOTE,
         audit_log::checkpoint,
     );
     table.public_raw(
         Words("GET", "/v1/log/cosigned-checkpoint", "log_cosigned_checkpoint", "Gives the newest checkpoint that the witnesses' quorum signed"),
         "a log that only its owner can read proves nothing; leaves are salted digests",
+        NOTE,
         witness::checkpoint,
     );
     table.public_raw(
         Words("GET", "/v1/log/witness-policy", "log_witness_policy", "Gives the witness policy in force (C2SP tlog-policy)"),
         "whoever verifies must know whom the log asks for; nothing in it is secret",
+        NOTE,
         witness::policy,
     );
     table.public_raw(
         Words("GET", "/v1/log/tile/{*path}", "log_tile", "Gives a tile or entry bundle (C2SP tlog-tiles)"),
         "a log that only its owner can read proves nothing; leaves are salted digests",
+        OCTETS,
         audit_log::tile,
     );
 }

@@ -14,10 +14,11 @@ use axum::routing::{MethodFilter, on};
 use http::{Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::api::call::{Call, Public};
+use crate::api::call::{Call, Public, REPEATABLE, Spot};
+use crate::api::document::document;
 use crate::api::json;
 use crate::api::problem::Failure;
 use crate::api::reach::Reach;
@@ -49,15 +50,70 @@ pub struct Route {
     pub access: Access,
     /// Whether the action wants a fresh factor bound to the request.
     pub step_up: bool,
-    /// The schema of the JSON body, if it takes one.
-    pub request: Option<Value>,
-    /// The schema of the JSON answer; `None` is a stream of bytes.
-    pub response: Option<Value>,
-    /// The status of success.
-    pub status: u16,
+    /// What the body is.
+    pub body: Payload,
+    /// What a good answer is.
+    pub answer: Answered,
     /// Query parameters: name and meaning.
     pub query: &'static [(&'static str, &'static str)],
+    /// Headers beside the credential.
+    pub headers: Vec<Header>,
 }
+
+impl Route {
+    /// The path as the document has it, which knows no parameter of several parts.
+    #[must_use]
+    pub fn documented_path(&self) -> String {
+        self.path.replace("{*", "{")
+    }
+}
+
+/// What the body of a request is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    /// There is none.
+    Nothing,
+    /// JSON of this schema.
+    Json(Value),
+    /// Bytes as they are.
+    Bytes,
+}
+
+/// What a good answer is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answered {
+    /// 200 with JSON of this schema.
+    Json(Value),
+    /// 200 with bytes of this media type.
+    Bytes(&'static str),
+    /// 204.
+    Nothing,
+}
+
+impl Answered {
+    /// The status of success.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Json(_) | Self::Bytes(_) => 200,
+            Self::Nothing => 204,
+        }
+    }
+}
+
+/// A header that a route reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+    /// Whether the route is refused without it.
+    pub required: bool,
+}
+
+const STEP_UP: Header = Header { name: "Swarm-Step-Up", meaning: "the confirmation of this very request", required: false };
+const REPEATED: Header = Header { name: "Idempotency-Key", meaning: "a request that is sent again under the same key is answered as the first time", required: false };
 
 /// A body that is no JSON: an object, a stream, an empty body.
 #[derive(Debug)]
@@ -88,9 +144,9 @@ impl Table {
         F: Fn(Call<A>, Q) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
-        let request = Some(self.schema::<Q>());
-        let route = self.route::<A, R>(words, query, request);
-        self.add(route, move |control, request: Request<Body>, route_path| {
+        let (body, answer) = (Payload::Json(self.schema::<Q>()), Answered::Json(self.schema::<R>()));
+        let route = Self::route::<A>(words, query, body, answer);
+        self.add(route, move |control, request: Request<Body>, spot| {
             let handler = handler.clone();
             async move {
                 let (parts, body) = request.into_parts();
@@ -99,7 +155,7 @@ impl Table {
                 let bytes = json::read(&parts.headers, body).await?;
                 let parsed = json::parse::<Q>(&bytes)?;
                 let tracer = control.tracer.clone();
-                let call = Call::<A>::new(control, &parts, route_path, caller, &bytes)?;
+                let call = Call::<A>::new(control, &parts, spot, caller, &bytes)?;
                 let reach = Reach::of(&call);
                 let answer = noted(reach, telemetry::part(&tracer, A::NAME, handler(call, parsed)).await).await?;
                 Ok(answer_json(&answer, A::NAME))
@@ -115,14 +171,15 @@ impl Table {
         F: Fn(Call<A>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
-        let route = self.route::<A, R>(words, query, None);
-        self.add(route, move |control, request: Request<Body>, route_path| {
+        let answer = Answered::Json(self.schema::<R>());
+        let route = Self::route::<A>(words, query, Payload::Nothing, answer);
+        self.add(route, move |control, request: Request<Body>, spot| {
             let handler = handler.clone();
             async move {
                 let (parts, _) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
                 let tracer = control.tracer.clone();
-                let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
+                let call = Call::<A>::new(control, &parts, spot, caller, b"")?;
                 let reach = Reach::of(&call);
                 let answer = noted(reach, telemetry::part(&tracer, A::NAME, handler(call)).await).await?;
                 Ok(answer_json(&answer, A::NAME))
@@ -130,22 +187,22 @@ impl Table {
         });
     }
 
-    /// A route whose body or answer is a stream of bytes.
-    pub(crate) fn raw<A, F, Fut>(&mut self, words: Words, query: &'static [(&'static str, &'static str)], handler: F)
+    /// A route whose body or answer is a stream of bytes. `PUT` takes one.
+    pub(crate) fn raw<A, F, Fut>(&mut self, words: Words, query: &'static [(&'static str, &'static str)], answer: Answered, handler: F)
     where
         A: policy::Action,
         F: Fn(Call<A>, Raw) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
-        let mut route = self.route::<A, Value>(words, query, None);
-        route.response = None;
-        self.add(route, move |control, request: Request<Body>, route_path| {
+        let body = if words.0 == "PUT" { Payload::Bytes } else { Payload::Nothing };
+        let route = Self::route::<A>(words, query, body, answer);
+        self.add(route, move |control, request: Request<Body>, spot| {
             let handler = handler.clone();
             async move {
                 let (parts, body) = request.into_parts();
                 let caller = control.authenticate(&parts).await?;
                 let tracer = control.tracer.clone();
-                let call = Call::<A>::new(control, &parts, route_path, caller, b"")?;
+                let call = Call::<A>::new(control, &parts, spot, caller, b"")?;
                 let reach = Reach::of(&call);
                 noted(reach, telemetry::part(&tracer, A::NAME, handler(call, Raw(body))).await).await
             }
@@ -160,8 +217,8 @@ impl Table {
         F: Fn(Call<Public>, Q) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
-        let request = Q::schema(self);
-        let response = self.schema::<R>();
+        let body = Q::schema(self);
+        let answer = Answered::Json(self.schema::<R>());
         let Words(method, path, id, summary) = words;
         let route = Route {
             method,
@@ -170,17 +227,17 @@ impl Table {
             summary,
             access: Access::Public(reason),
             step_up: false,
-            request,
-            response: Some(response),
-            status: 200,
+            body,
+            answer,
             query: &[],
+            headers: Vec::new(),
         };
-        self.add(route, move |control, request: Request<Body>, route_path| {
+        self.add(route, move |control, request: Request<Body>, spot| {
             let handler = handler.clone();
             async move {
                 let (parts, body) = request.into_parts();
                 let parsed = Q::read(&parts, body).await?;
-                let call = Call::<Public>::public(control, &parts, route_path)?;
+                let call = Call::<Public>::public(control, &parts, spot)?;
                 let answer = handler(call, parsed).await?;
                 Ok(answer_json(&answer, ""))
             }
@@ -188,7 +245,7 @@ impl Table {
     }
 
     /// A public route that answers bytes (log tiles, the OpenAPI document).
-    pub(crate) fn public_raw<F, Fut>(&mut self, words: Words, reason: &'static str, handler: F)
+    pub(crate) fn public_raw<F, Fut>(&mut self, words: Words, reason: &'static str, media: &'static str, handler: F)
     where
         F: Fn(Call<Public>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
@@ -201,24 +258,31 @@ impl Table {
             summary,
             access: Access::Public(reason),
             step_up: false,
-            request: None,
-            response: None,
-            status: 200,
+            body: Payload::Nothing,
+            answer: Answered::Bytes(media),
             query: &[],
+            headers: Vec::new(),
         };
-        self.add(route, move |control, request: Request<Body>, route_path| {
+        self.add(route, move |control, request: Request<Body>, spot| {
             let handler = handler.clone();
-            async move { handler(Call::<Public>::public(control, &request.into_parts().0, route_path)?).await }
+            async move { handler(Call::<Public>::public(control, &request.into_parts().0, spot)?).await }
         });
     }
 
-    fn route<A: policy::Action, R: ToSchema>(
-        &mut self,
+    /// The route that was just added reads this header, too.
+    pub(crate) fn with(&mut self, header: Header) {
+        if let Some(route) = self.routes.last_mut() {
+            route.headers.push(header);
+        }
+    }
+
+    fn route<A: policy::Action>(
         Words(method, path, id, summary): Words,
         query: &'static [(&'static str, &'static str)],
-        request: Option<Value>,
+        body: Payload,
+        answer: Answered,
     ) -> Route {
-        let response = Some(self.schema::<R>());
+        let headers = [(A::STEP_UP, STEP_UP), (REPEATABLE.contains(&A::NAME), REPEATED)];
         Route {
             method,
             path,
@@ -226,10 +290,10 @@ impl Table {
             summary,
             access: Access::Action(A::NAME),
             step_up: A::STEP_UP,
-            request,
-            response,
-            status: 200,
+            body,
+            answer,
             query,
+            headers: headers.into_iter().filter_map(|(takes, header)| takes.then_some(header)).collect(),
         }
     }
 
@@ -252,17 +316,18 @@ impl Table {
 
     fn add<F, Fut>(&mut self, route: Route, serve: F)
     where
-        F: Fn(Arc<Control>, Request<Body>, &'static str) -> Fut + Clone + Send + Sync + 'static,
+        F: Fn(Arc<Control>, Request<Body>, Spot) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let filter = method_filter(route.method);
         let (verb, path) = (route.method, route.path);
+        let spot = Spot { path, query: route.query };
         let method = on(filter, move |axum::extract::State(control): axum::extract::State<Arc<Control>>, request: Request<Body>| {
             let serve = serve.clone();
             async move {
                 let begun = tokio::time::Instant::now();
                 let span = spans::request(&control.tracer, verb, path, request.headers());
-                let serving = serve(Arc::clone(&control), request, path);
+                let serving = serve(Arc::clone(&control), request, spot);
                 let response = telemetry::within(span.as_ref().and_then(telemetry::Open::context), serving).await.unwrap_or_else(IntoResponse::into_response);
                 control.metrics.request(Listener::Api, verb, path, response.status(), begun.elapsed());
                 spans::answered(span, response.status());
@@ -281,13 +346,13 @@ impl Table {
 
 /// What a public route takes.
 pub(crate) trait PublicBody: Sized + Send + 'static {
-    fn schema(table: &mut Table) -> Option<Value>;
+    fn schema(table: &mut Table) -> Payload;
     fn read(parts: &http::request::Parts, body: Body) -> impl Future<Output = Result<Self, Failure>> + Send;
 }
 
 impl PublicBody for () {
-    fn schema(_: &mut Table) -> Option<Value> {
-        None
+    fn schema(_: &mut Table) -> Payload {
+        Payload::Nothing
     }
     async fn read(_: &http::request::Parts, _: Body) -> Result<Self, Failure> {
         Ok(())
@@ -295,8 +360,8 @@ impl PublicBody for () {
 }
 
 impl<T: DeserializeOwned + ToSchema + Send + 'static> PublicBody for axum::Json<T> {
-    fn schema(table: &mut Table) -> Option<Value> {
-        Some(table.schema::<T>())
+    fn schema(table: &mut Table) -> Payload {
+        Payload::Json(table.schema::<T>())
     }
     async fn read(parts: &http::request::Parts, body: Body) -> Result<Self, Failure> {
         let bytes = json::read(&parts.headers, body).await?;
@@ -333,76 +398,4 @@ pub(crate) fn answer_json<R: Serialize>(answer: &R, action: &'static str) -> Res
         }
         Err(error) => Failure::internal(format!("answer of {action} cannot be written: {error}")).into_response(),
     }
-}
-
-/// The OpenAPI 3.1 document.
-fn document(routes: &[Route], mut schemas: BTreeMap<String, Value>) -> Value {
-    let problem = serde_json::to_value(<vocabulary::Problem as utoipa::PartialSchema>::schema()).unwrap_or(Value::Null);
-    let mut named = Vec::new();
-    <vocabulary::Problem as ToSchema>::schemas(&mut named);
-    for (name, schema) in named {
-        schemas.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or(Value::Null));
-    }
-    schemas.insert("Problem".to_owned(), problem);
-    let mut paths: BTreeMap<&str, serde_json::Map<String, Value>> = BTreeMap::new();
-    for route in routes {
-        let mut parameters: Vec<Value> = path_parameters(route.path)
-            .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
-            .collect();
-        parameters.extend(route.query.iter().map(|(name, meaning)| {
-            json!({"name": name, "in": "query", "required": false, "description": meaning, "schema": {"type": "string"}})
-        }));
-        let content = match &route.response {
-            Some(schema) => json!({"application/json": {"schema": schema}}),
-            None => json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}),
-        };
-        let mut operation = json!({
-            "operationId": route.id,
-            "summary": route.summary,
-            "parameters": parameters,
-            "responses": {
-                route.status.to_string(): {"description": "done", "content": content},
-                "default": {"description": "a problem (RFC 9457)", "content": {
-                    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}},
-            },
-        });
-        if let Some(fields) = operation.as_object_mut() {
-            if let Some(schema) = &route.request {
-                fields.insert(
-                    "requestBody".into(),
-                    json!({"required": true, "content": {"application/json": {"schema": schema}}}),
-                );
-            }
-            match &route.access {
-                Access::Public(reason) => {
-                    fields.insert("x-swarm-public".into(), json!(reason));
-                    fields.insert("security".into(), json!([]));
-                }
-                Access::Action(action) => {
-                    fields.insert("x-swarm-action".into(), json!(action));
-                    fields.insert("x-swarm-step-up".into(), json!(route.step_up));
-                    fields.insert("security".into(), json!([{"token": []}]));
-                }
-            }
-            paths.entry(route.path).or_default().insert(route.method.to_ascii_lowercase(), operation);
-        }
-    }
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Swarm",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "The control plane's API. Every mutation answers with the index of its audit entry.",
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "swm_…"}},
-        },
-    })
-}
-
-fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|name| name.trim_start_matches('*'))
 }

@@ -12,6 +12,7 @@ use vocabulary::{ErrorCode, SYSTEM_OWNER, TenantId};
 
 use crate::api::call::{Call, Public};
 use crate::api::problem::Failure;
+use crate::operation::limit;
 use crate::publisher::Tiles;
 
 /// What an entry may say of its end (`audit::Outcome::as_str`): a word that is none finds nothing and hides that it is wrong.
@@ -45,8 +46,13 @@ async fn entries<A: Action>(call: &Call<A>, tenant: TenantId) -> Result<Page<Aud
         return Err(Failure::invalid(format!("query parameter `outcome` is one of: {}", OUTCOMES.join(", "))));
     }
     let filter = EntryFilter { actor, action: text("action"), resource_kind, resource, outcome, ..EntryFilter::default() };
-    let limit = u32::try_from(call.number("limit")?.unwrap_or(200)).unwrap_or(u32::MAX).min(1000);
-    if call.query("newest") == Some("true") {
+    let limit = limit(call)?;
+    let newest = match call.query("newest") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Failure::invalid("query parameter `newest` is `true` or `false`")),
+    };
+    if newest {
         let mut found = call.control.store.entries_before(tenant, None, limit, &filter).await.map_err(Failure::internal)?;
         found.items.sort_by_key(|row| row.index);
         return Ok(Page { items: found.items.into_iter().map(shown).collect(), cursor: None, truncated: false });

@@ -28,6 +28,9 @@ use crate::planner::{JobRow, ReceiptRow};
 use crate::receipts::receipt_path;
 use crate::state::{Control, actor, commit_failure};
 
+/// The media type of a receipt.
+pub(crate) const RECEIPT: &str = "application/vnd.swarm.receipt+json";
+
 /// Query parameters of a log.
 pub(crate) const LOG_QUERY: &[(&str, &str)] = &[
     ("after", "only frames after this sequence"),
@@ -190,7 +193,7 @@ pub(crate) async fn receipt(call: Call<JobReceipt>, _: Raw) -> Result<Response, 
     let member = call.member()?;
     let entry = call.control.entry(call.now, tenant.tenant, actor(member), call.source(), Outcome::Success, Some(JobReceipt::NAME), event)?;
     call.control.store.commit(Transaction::new().entry(entry), call.now).await.map_err(commit_failure)?;
-    let headers = [(http::header::CONTENT_TYPE, "application/vnd.swarm.receipt+json"), (http::header::CACHE_CONTROL, "no-store")];
+    let headers = [(http::header::CONTENT_TYPE, RECEIPT), (http::header::CACHE_CONTROL, "no-store")];
     Ok((headers, bytes).into_response())
 }
 

@@ -14,7 +14,7 @@ use vocabulary::{KeyId, SYSTEM_OWNER, TenantId, UnixTime};
 use crate::api::call::Call;
 use crate::api::problem::Failure;
 use crate::limits::DAY_MS;
-use crate::operation::{commit, done};
+use crate::operation::{commit, done, limit};
 use crate::state::{Control, actor};
 use crate::vault::versions;
 
@@ -31,7 +31,7 @@ pub(crate) async fn list(call: Call<KeyList>) -> Result<api::Page<KeyInfo>, Fail
             (id.try_into().unwrap_or([0; 16]), u32::from_be_bytes(version.try_into().unwrap_or([0; 4])))
         }
     };
-    let found = call.control.store.keys(tenant.tenant, Page::after(after, 500)).await.map_err(Failure::internal)?;
+    let found = call.control.store.keys(tenant.tenant, Page::after(after, limit(&call)?)).await.map_err(Failure::internal)?;
     let cursor = found.items.last().filter(|_| found.truncated).map(|key| {
         format!("{}{}", hex::encode(key.record.id.as_bytes()), hex::encode(key.record.version.to_be_bytes()))
     });

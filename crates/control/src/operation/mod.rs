@@ -30,9 +30,11 @@ pub(crate) mod witness;
 
 use store::{Committed, Page, Paged, Transaction};
 use vocabulary::api;
+use vocabulary::limits::PAGE_MAX;
 
 use crate::api::call::Call;
 use crate::api::problem::Failure;
+use crate::limits::PAGE_DEFAULT;
 use crate::state::commit_failure;
 
 /// Commits, and gives the first audit index.
@@ -55,10 +57,16 @@ where
     }
 }
 
+/// How many rows a list gives at most.
+pub(crate) fn limit<A>(call: &Call<A>) -> Result<u32, Failure> {
+    let Some(limit) = call.number("limit")? else { return Ok(PAGE_DEFAULT) };
+    let fits = usize::try_from(limit).is_ok_and(|limit| (1..=PAGE_MAX).contains(&limit));
+    u32::try_from(limit).ok().filter(|_| fits).ok_or_else(|| Failure::invalid(format!("query parameter `limit` is a number from 1 to {PAGE_MAX}")))
+}
+
 /// The page that a list asks for.
 pub(crate) fn page<A>(call: &Call<A>) -> Result<Page, Failure> {
-    let limit = call.number("limit")?.unwrap_or(200);
-    let limit = u32::try_from(limit).map_err(|_| Failure::invalid("query parameter `limit` is too large"))?;
+    let limit = limit(call)?;
     match call.query("cursor") {
         None => Ok(Page::first(limit)),
         Some(text) => {

@@ -63,6 +63,11 @@ pub(crate) async fn take(holder: &Holder<'_>, lease: &LeaseRow, row: &VolumeRow,
     let path = path(row, below)?;
     let mut staged = holder.control.blobs.stage(&path).await.map_err(blob_failure)?;
     let size = match receive(&mut staged, body).await {
+        // Nothing sealed is empty; a client whose body was lost on the way would use the name up.
+        Ok(0) => {
+            discarded(staged.abort().await);
+            return Err(Failure::invalid("the body is empty: a sealed object has bytes"));
+        }
         Ok(size) => size,
         Err(failure) => {
             discarded(staged.abort().await);

@@ -114,7 +114,7 @@ async fn an_attempt_is_acted_for_by_its_own_node_only() {
         let peer = world.control().gate.verifier().verify(&certificates, identity::Class::Node, clock::now()).unwrap();
         let path = channel::LOGS.replace("{job}", &job.to_string()).replace("{attempt}", &number.to_string());
         let (mut parts, ()) = http::Request::post(path).body(()).unwrap().into_parts();
-        parts.extensions.insert(Connection { remote: "127.0.0.1:1".parse().unwrap(), peer: Some(Arc::new(peer)) });
+        parts.extensions.insert(Connection { remote: "127.0.0.1:1".parse().unwrap(), peer: Some(Arc::new(peer)), activity: None });
         NodeCall::<AttemptLogs>::new(Arc::clone(world.control()), &parts, channel::LOGS).await.unwrap()
     };
     let good = call(&mine, job, 1).await;

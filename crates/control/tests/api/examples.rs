@@ -65,11 +65,19 @@ pub(crate) fn x25519() -> String {
     base64::engine::general_purpose::STANDARD.encode(point)
 }
 
+/// A public key of Ed25519: its base point will do.
+pub(crate) fn signer() -> String {
+    use base64::Engine as _;
+    let mut point = [0x66; 32];
+    point[0] = 0x58;
+    base64::engine::general_purpose::STANDARD.encode(point)
+}
+
 pub(crate) fn volume_spec(project: &str, name: &str) -> Value {
     json!({ "name": name, "project": project, "region": "eu-central", "jurisdictions": [], "sensitivity": "internal", "purpose": "research" })
 }
 
-fn job_spec() -> Value {
+pub(crate) fn job_spec() -> Value {
     json!({ "name": "train", "image": NO_DIGEST, "purpose": "research", "sensitivity": "internal" })
 }
 

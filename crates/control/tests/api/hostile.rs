@@ -47,6 +47,10 @@ async fn malformed_bodies() {
         let ask = Ask::new("POST", "/v1/projects").raw("{\"name\":\"a\"}").header("content-type", kind);
         world.alice(ask).await.refused(415, "unsupported_media_type");
     }
+    // Also where names are not fields but a map's: labels.
+    let twice = "{\"name\":\"n\",\"place\":{\"region\":\"eu\",\"jurisdiction\":\"EU\",\"labels\":{\"x\":\"1\",\"x\":\"2\"}},\"lifetime_s\":600}";
+    let told = world.server.ask(Some(&world.operator_token), raw("/v1/join-tokens", twice)).await.refused(400, "invalid_request");
+    assert!(told["detail"].as_str().unwrap().contains("`x` stands twice"), "{told}");
     assert_eq!(world.alice(Ask::get("/v1/projects")).await.good()["items"], json!([]));
     world.server.stop().await;
 }
@@ -81,6 +85,15 @@ async fn huge_bodies_and_headers() {
     world.server.ask(None, raw("/v1/login", huge)).await.refused(413, "too_large");
     let long = world.alice(Ask::get("/v1/whoami").header("swarm-step-up", "x".repeat(200))).await.refused(400, "invalid_request");
     assert!(long["detail"].as_str().unwrap().contains("swarm-step-up"));
+    for query in ["limt=5", "limit=1&x=", "Limit=1", "%6cimit=1", "limit=1001"] {
+        world.alice(Ask::get(format!("/v1/volumes?{query}"))).await.refused(400, "invalid_request");
+    }
+    // Nor is anything known where a route names nothing, to strangers either.
+    for path in ["/v1/whoami?a=1", "/v1/audit?newest=yes"] {
+        world.alice(Ask::get(path)).await.refused(400, "invalid_request");
+    }
+    world.server.ask(None, Ask::get("/v1/health?verbose=1")).await.refused(400, "invalid_request");
+    world.server.ask(None, Ask::get("/v1/whoami?a=1")).await.refused(401, "unauthenticated");
     for query in ["limit=0", "limit=abc", "limit=-1", "limit=99999999999999999999", "cursor=%00", "cursor=not-an-id", "limit=1&limit=2"] {
         let answer = world.alice(Ask::get(format!("/v1/volumes?{query}"))).await;
         assert!(answer.status.as_u16() < 500, "{query}: {}", answer.text());
@@ -108,11 +121,11 @@ async fn two_credentials_and_doubled_headers() {
     world.server.stop().await;
 }
 
-async fn tls(world: &World) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+pub(crate) async fn tls(world: &World) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     tls_for(world, b"http/1.1").await
 }
 
-async fn tls_for(world: &World, protocol: &[u8]) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+pub(crate) async fn tls_for(world: &World, protocol: &[u8]) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut config = world.server.tls.clone();
     config.alpn_protocols = vec![protocol.to_vec()];
     let stream = tokio::net::TcpStream::connect(world.server.server.as_ref().unwrap().address()).await.unwrap();
@@ -121,7 +134,7 @@ async fn tls_for(world: &World, protocol: &[u8]) -> tokio_rustls::client::TlsStr
 }
 
 /// Reads until the server closes; fails when it does not within `limit`.
-async fn answer_of(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>, limit: Duration) -> String {
+pub(crate) async fn answer_of(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>, limit: Duration) -> String {
     let mut answer = Vec::new();
     let read = async {
         let mut buffer = [0; 4096];

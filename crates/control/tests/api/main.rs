@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "support code of tests is not a test function")]
 
 mod canary;
+mod crowds;
 mod doors;
 mod erasure;
 mod examples;
@@ -9,5 +10,7 @@ mod hostile;
 mod metrics;
 mod people;
 mod routes;
+mod schemathesis;
 mod starting;
 mod support;
+mod told;

@@ -71,32 +71,39 @@ fn the_document_lists_every_route_and_nothing_else() {
             listed.insert((method.to_uppercase(), path.clone(), operation["operationId"].as_str().unwrap().to_owned()));
         }
     }
-    let table = routes().iter().map(|route| (route.method.to_owned(), route.path.to_owned(), route.id.to_owned())).collect();
+    let table = routes().iter().map(|route| (route.method.to_owned(), route.documented_path(), route.id.to_owned())).collect();
     assert_eq!(listed, table);
     // No reference leads nowhere.
     let text = document.to_string();
-    let referenced: BTreeSet<&str> = text.split("\"$ref\":\"#/components/schemas/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-    let components = document["components"]["schemas"].as_object().unwrap();
-    let missing: Vec<&&str> = referenced.iter().filter(|name| !components.contains_key(**name)).collect();
-    assert!(missing.is_empty(), "not among the components: {missing:?}");
+    for kind in ["schemas", "responses"] {
+        let begins = format!("\"$ref\":\"#/components/{kind}/");
+        let referenced: BTreeSet<&str> = text.split(begins.as_str()).skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let components = document["components"][kind].as_object().unwrap();
+        let missing: Vec<&&str> = referenced.iter().filter(|name| !components.contains_key(**name)).collect();
+        assert!(!referenced.is_empty() && missing.is_empty(), "{kind}: not among the components: {missing:?}");
+    }
 }
 
 /// Every answer fits the schema that the document promises for it.
 pub(crate) fn fits_the_document(document: &Value, route: &Route, answer: &Answer) {
-    let responses = &document["paths"][route.path][route.method.to_lowercase()]["responses"];
+    let responses = &document["paths"][route.documented_path()][route.method.to_lowercase()]["responses"];
+    let promised = &responses[answer.status.as_str()];
+    assert!(promised.is_object(), "{}: {} is not documented: {}", route.id, answer.status, answer.text());
     let schema = if answer.status.is_success() {
-        assert_eq!(answer.status.as_u16(), route.status, "{}", route.id);
-        let content = &responses[route.status.to_string()]["content"];
-        match content.get("application/json") {
-            None => return,
-            Some(content) => {
-                assert_eq!(answer.kind, "application/json", "{}", route.id);
-                &content["schema"]
-            }
+        assert_eq!(answer.status.as_u16(), route.answer.status(), "{}", route.id);
+        let Some(content) = promised["content"].as_object() else {
+            assert!(answer.bytes.is_empty(), "{}", route.id);
+            return;
+        };
+        let content = content.get(&answer.kind).unwrap_or_else(|| panic!("{}: {} is not documented", route.id, answer.kind));
+        if !answer.kind.ends_with("json") {
+            return;
         }
+        &content["schema"]
     } else {
         problem(answer);
-        &responses["default"]["content"]["application/problem+json"]["schema"]
+        let named = promised["$ref"].as_str().and_then(|named| named.strip_prefix("#/components/responses/")).unwrap();
+        &document["components"]["responses"][named]["content"]["application/problem+json"]["schema"]
     };
     let mut whole = schema.clone();
     whole.as_object_mut().unwrap().insert("components".into(), document["components"].clone());
