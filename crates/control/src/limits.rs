@@ -44,6 +44,8 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const HEADERS_MAX: usize = 32 << 10;
 /// From the end of the headers to the end of a JSON body.
 pub(crate) const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a body that nobody looked at and that is taken all the same before a refusal is told: every spec of ours fits.
+pub(crate) const OVERTAKEN_MAX: u64 = 64 << 10;
 /// Between two pieces of a streamed body (a sealed object, an image blob).
 pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams of one HTTP/2 connection.

@@ -4,10 +4,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use crate::limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT};
+use crate::limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT, JSON_BODY_TIMEOUT, OVERTAKEN_MAX};
 
 /// Requests in flight of one connection, and when it last began or ended one.
 #[derive(Debug)]
@@ -111,12 +112,20 @@ impl Drop for InFlight {
 
 /// Where a request's body goes when nobody reads it any more. HTTP/2 would cancel the whole stream, answer included, if a body
 /// were dropped before the answer was sent (RFC 9113, 8.1 wants NO_ERROR after it).
-type Home = Arc<Mutex<Option<Incoming>>>;
+type Home = Arc<Mutex<Option<Unread>>>;
+
+/// What is left of a request's body.
+#[derive(Debug)]
+struct Unread {
+    body: Incoming,
+    /// Whether somebody began to read it.
+    begun: bool,
+}
 
 /// A request's body that goes home when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    body: Option<Incoming>,
+    body: Option<Unread>,
     home: Home,
 }
 
@@ -126,15 +135,18 @@ impl Body for Lent {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.body.as_mut() {
-            Some(body) => Pin::new(body).poll_frame(context),
+            Some(left) => {
+                left.begun = true;
+                Pin::new(&mut left.body).poll_frame(context)
+            }
             None => Poll::Ready(None),
         }
     }
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.as_ref().is_none_or(|left| left.body.is_end_stream())
     }
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, |left| left.body.size_hint())
     }
 }
 
@@ -167,13 +179,43 @@ impl Body for Answer {
     }
 }
 
+/// What makes an answer whole.
+#[derive(Debug)]
+pub(crate) struct Tie {
+    in_flight: InFlight,
+    home: Home,
+    /// The client waits for a word before it sends its body: an answer spares it that.
+    waits: bool,
+}
+
 /// Ties a request to its connection: the request to hand on, and what makes its answer whole.
-pub(crate) fn tie(activity: &Arc<Activity>, request: http::Request<Incoming>) -> (http::Request<axum::body::Body>, impl FnOnce(http::Response<axum::body::Body>) -> http::Response<Answer> + use<>) {
-    let in_flight = activity.begin();
+pub(crate) fn tie(activity: &Arc<Activity>, request: http::Request<Incoming>) -> (http::Request<axum::body::Body>, Tie) {
     let home: Home = Arc::default();
-    let lent = Arc::clone(&home);
-    let request = request.map(|body| axum::body::Body::new(Lent { body: Some(body), home: lent }));
-    (request, move |response| response.map(|body| Answer { body, _in_flight: in_flight, _home: home }))
+    let tie = Tie { in_flight: activity.begin(), home: Arc::clone(&home), waits: request.headers().contains_key(http::header::EXPECT) };
+    let request = request.map(|body| axum::body::Body::new(Lent { body: Some(Unread { body, begun: false }), home }));
+    (request, tie)
+}
+
+impl Tie {
+    /// The answer with what must live until it is sent.
+    pub(crate) async fn whole(self, response: http::Response<axum::body::Body>) -> http::Response<Answer> {
+        if !self.waits {
+            self.take_the_rest().await;
+        }
+        response.map(|body| Answer { body, _in_flight: self.in_flight, _home: self.home })
+    }
+
+    /// Takes a small body that nobody looked at, as when a credential was refused. HTTP/1.1 would close the connection upon an
+    /// answer that overtakes it, and a client that still writes might never read why.
+    async fn take_the_rest(&self) {
+        let left = self.home.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut left) = left else { return };
+        if !left.begun && left.body.size_hint().upper().is_some_and(|bytes| bytes <= OVERTAKEN_MAX) {
+            let rest = async { while let Some(Ok(_)) = left.body.frame().await {} };
+            let _late = tokio::time::timeout(JSON_BODY_TIMEOUT, rest).await;
+        }
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    }
 }
 
 #[cfg(test)]

@@ -163,9 +163,14 @@ async fn serve_connection(
     let tied = Arc::clone(activity);
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        let (request, whole) = tie(&tied, request);
+        let (request, tie) = tie(&tied, request);
         let answer = router.clone().oneshot(request);
-        async move { answer.await.map(whole) }
+        async move {
+            match answer.await {
+                Ok(answer) => Ok(tie.whole(answer).await),
+                Err(never) => Err(never),
+            }
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

@@ -170,7 +170,7 @@ async fn the_certificate_changes_under_a_listener() {
     let (url, stop) = (format!("https://{}/", listener.local_addr().unwrap()), CancellationToken::new());
     let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
     let mut serving = tokio::task::JoinSet::new();
-    serving.spawn(crate::api::listener::serve(listener, face.people(), router, None, stop.clone()));
+    serving.spawn(crate::api::listener::serve(listener, face.people(), router, crate::api::listener::Door::Sealed, stop.clone()));
     let person = || {
         let trust = identity::tls::Trust::Pin(*world.server.pin());
         client(identity::tls::cli_client_config(trust, identity::tls::KeyExchange::default(), clock_of_handshakes()).unwrap())

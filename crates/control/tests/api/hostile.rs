@@ -233,6 +233,33 @@ async fn a_refusal_is_told_to_who_still_sends() {
     world.server.stop().await;
 }
 
+/// A refusal does not overtake a small body: over HTTP/1.1 the connection would end under a client that still writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_waits_for_a_small_body() {
+    let world = World::new().await;
+    let mut stream = tls(&world).await;
+    for _ in 0..20 {
+        stream.write_all(b"POST /v1/projects HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n").await.unwrap();
+        stream.flush().await.unwrap();
+        // The head is there and can be judged: whoever is told now is told on this connection nevertheless.
+        world.server.ask(None, Ask::get("/v1/health")).await.good();
+        stream.write_all(b"{\"name\":\"a\"}").await.unwrap();
+        let mut answer = Vec::new();
+        let read = async {
+            let mut buffer = [0; 4096];
+            while !answer.ends_with(b"}") {
+                let n = stream.read(&mut buffer).await.unwrap();
+                assert!(n > 0, "the connection ended: {}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&buffer[..n]);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the server waits for ever");
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with("http/1.1 401") && !answer.contains("connection: close"), "{answer}");
+    }
+    world.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_http_ends_the_connection() {
     let world = World::new().await;
