@@ -113,6 +113,39 @@ pub struct Size {
     pub more: bool,
 }
 
+/// Every metric of a control plane, without the endings that OpenMetrics adds for counters and histograms.
+pub const METRICS: [&str; 25] = [
+    "swarm_build_info",
+    "swarm_requests",
+    "swarm_request_seconds",
+    "swarm_credentials_refused",
+    "swarm_rate_limited",
+    "swarm_strangers_refused",
+    "swarm_trace_spans",
+    "swarm_store_commit_seconds",
+    "swarm_store_transactions",
+    "swarm_audit_entries",
+    "swarm_store_up",
+    "swarm_log_entries",
+    "swarm_log_published_entries",
+    "swarm_log_unpublished_entries",
+    "swarm_jobs",
+    "swarm_nodes",
+    "swarm_key_steps",
+    "swarm_keys_due",
+    "swarm_key_round_timestamp_seconds",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+    "process_threads",
+    "swarm_clock_set_seconds",
+    "swarm_certificate_end_timestamp_seconds",
+    "process_start_time_seconds",
+];
+
+/// Every label whose values are among [`metric_words`].
+pub const METRIC_LABELS: [&str; 12] =
+    ["listener", "method", "route", "status", "bucket", "code", "fate", "event", "outcome", "state", "step", "certificate"];
+
 /// Every value that a label of the metrics may have, beside numbers and the version: routes, methods, states, events.
 #[must_use]
 pub fn metric_words() -> BTreeSet<&'static str> {

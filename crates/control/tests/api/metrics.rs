@@ -146,7 +146,10 @@ async fn every_word_of_them_is_one_that_support_knows() {
     let text = world.server.metrics().await;
     let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
     for sample in &scrape.samples {
+        let known = |end: &str| sample.metric.strip_suffix(end).is_some_and(|base| control::support::METRICS.contains(&base));
+        assert!(known("") || ["_total", "_bucket", "_count", "_sum"].into_iter().any(known), "{} is none that support knows", sample.metric);
         for (label, value) in sample.labels.iter().filter(|(label, _)| *label != "version") {
+            assert!(control::support::METRIC_LABELS.contains(&label.as_str()), "label `{label}` of {}", sample.metric);
             assert!(words.contains(value.as_str()), "`{label}` of {} is `{value}`", sample.metric);
         }
     }

@@ -11,8 +11,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const BYTES_MAX: u64 = 2 << 20;
 /// A scrape takes milliseconds; a server that hangs is told by this one being missing.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Names with which a series of ours begins.
-const NAMES: [&str; 5] = ["swarm_", "process_resident_memory", "process_open_fds", "process_threads", "process_start_time"];
 
 /// Reads the metrics at an address that a server left. Only this machine is asked.
 pub(super) async fn read(url: &str) -> Result<String, &'static str> {
@@ -64,7 +62,7 @@ fn known(line: &str, words: &BTreeSet<&str>) -> Option<String> {
         Some((name, labels)) => (name, labels.strip_suffix('}')?),
         None => (series, ""),
     };
-    let ours = NAMES.iter().any(|known| name.starts_with(known)) && name.len() <= 64 && is_metric(name);
+    let ours = is_metric(name);
     let value: f64 = value.parse().ok()?;
     let mut written = Vec::new();
     let mut rest = labels;
@@ -74,8 +72,7 @@ fn known(line: &str, words: &BTreeSet<&str>) -> Option<String> {
         let known = match label {
             "version" => value == env!("CARGO_PKG_VERSION"),
             "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
-            "listener" | "method" | "route" | "status" | "bucket" | "code" | "fate" | "event" | "outcome" | "state" | "step" => words.contains(value),
-            _ => false,
+            label => control::support::METRIC_LABELS.contains(&label) && words.contains(value),
         };
         if !known {
             return None;
@@ -89,34 +86,8 @@ fn known(line: &str, words: &BTreeSet<&str>) -> Option<String> {
 /// Whether it is one of the names that the documents list.
 fn is_metric(name: &str) -> bool {
     let base = ["_total", "_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-    METRICS.contains(&base)
+    control::support::METRICS.contains(&base)
 }
-
-/// Every metric of a control plane, without the endings that OpenMetrics adds.
-const METRICS: [&str; 22] = [
-    "swarm_build_info",
-    "swarm_requests",
-    "swarm_request_seconds",
-    "swarm_credentials_refused",
-    "swarm_rate_limited",
-    "swarm_strangers_refused",
-    "swarm_trace_spans",
-    "swarm_store_commit_seconds",
-    "swarm_store_transactions",
-    "swarm_audit_entries",
-    "swarm_store_up",
-    "swarm_log_entries",
-    "swarm_log_published_entries",
-    "swarm_log_unpublished_entries",
-    "swarm_jobs",
-    "swarm_nodes",
-    "swarm_key_steps",
-    "swarm_keys_due",
-    "swarm_key_round_timestamp_seconds",
-    "process_resident_memory_bytes",
-    "process_open_fds",
-    "process_threads",
-];
 
 #[cfg(test)]
 mod tests {
