@@ -114,13 +114,16 @@ pub struct Size {
 }
 
 /// Every metric of a control plane, without the endings that OpenMetrics adds for counters and histograms.
-pub const METRICS: [&str; 25] = [
+pub const METRICS: [&str; 28] = [
     "swarm_build_info",
     "swarm_requests",
     "swarm_request_seconds",
     "swarm_credentials_refused",
     "swarm_rate_limited",
     "swarm_strangers_refused",
+    "swarm_connections",
+    "swarm_connections_displaced",
+    "swarm_connections_turned_away",
     "swarm_trace_spans",
     "swarm_store_commit_seconds",
     "swarm_store_transactions",
