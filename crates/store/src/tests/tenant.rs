@@ -51,6 +51,7 @@ async fn ran(a: vocabulary::TenantId) -> (Vec<Ran>, Writing, tempfile::TempDir) 
     let opened = Opened::new().await;
     world::write(&opened.store, a).await;
     world::read(&opened.store, a).await;
+    world::volume(&opened.store, a).await;
     world::provoke(&opened.store, a).await;
     assert!(Box::pin(opened.store.watch(0)).next().await.unwrap().is_ok());
     let seen = opened.store.inner.reading.recorder.seen.clone();
