@@ -27,7 +27,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for (form, http2) in [("HTTP/1.1", false), ("HTTP/2", true)] {
         let clients = (0..CONNECTIONS).map(|_| client(&world, http2)).collect::<anyhow::Result<Vec<_>>>()?;
-        for (what, path) in [("whoami (credential, decision)", "/v1/whoami".to_owned()), ("a volume (credential, decision, two reads)", format!("/v1/volumes/{volume}"))] {
+        for (what, path) in [("whoami (credential, decision)", "/v1/whoami".to_owned()), ("a volume (credential, decision, one read)", format!("/v1/volumes/{volume}"))] {
             let url = format!("{}{path}", world.deployment.url());
             let each = |count: u32, every: Option<Duration>| runtime.block_on(all(&clients, &url, &token, count, every));
             let at_cost_rate = Some(Duration::from_secs(1) * CONNECTIONS as u32 / COST_RATE);
