@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use audit::Event;
 use identity::tls::{Clients, Identity, KeyExchange, server_config};
 use identity::{Class, EcdsaKey, ServerName};
 use keys::SystemRandom;
@@ -14,7 +13,7 @@ use vocabulary::{SYSTEM_OWNER, UnixTime};
 
 use crate::bootstrap::{StartError, certificates, internal};
 use crate::deployment;
-use crate::renewal::digest;
+use crate::renewal::certificate_issued;
 use crate::state::Control;
 
 /// What connections are answered with from now on; those that stand are left alone.
@@ -79,15 +78,7 @@ async fn issue(control: &Control, names: &[ServerName], data_dir: &std::path::Pa
     let key = EcdsaKey::generate().map_err(certificates)?;
     let public = key.public().map_err(certificates)?;
     let issued = authority.issue_control(control.control, &public, names, now, &mut SystemRandom).map_err(certificates)?;
-    let event = Event::CertificateIssued {
-        certificate: digest(issued.chain.first().ok_or_else(|| internal("a certificate without a leaf"))?),
-        serial: issued.serial.to_string(),
-        issuer: format!("issuing authority for {} of {}", Class::Control.as_str(), control.deployment),
-        subject: issued.id.to_string(),
-        node: None,
-        not_before: issued.not_before,
-        not_after: issued.not_after,
-    };
+    let (event, _) = certificate_issued(control, &issued).ok_or_else(|| internal("a certificate without a leaf"))?;
     let entry = control.system_entry(now, SYSTEM_OWNER, event).map_err(|failure| internal(failure.problem.detail))?;
     control.store.commit(Transaction::new().entry(entry), now).await.map_err(internal)?;
     let renew_at = issued.renew_at();

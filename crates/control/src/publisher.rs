@@ -9,7 +9,7 @@ use audit::tile::{TilePath, TileReader, edge};
 use audit::{Hash, Outcome};
 use store::{BlobError, Blobs, Mutation, Transaction};
 use tokio_util::sync::CancellationToken;
-use vocabulary::SYSTEM_OWNER;
+use vocabulary::{ControlId, SYSTEM_OWNER};
 use vocabulary::fault::{self, Point};
 
 use crate::clock;
@@ -99,10 +99,12 @@ pub(crate) async fn run(control: Arc<Control>, stop: CancellationToken) {
 /// Ends the lease of this process, if it has one.
 async fn release(control: &Control) -> Result<(), Failed> {
     let ours = control.store.publisher().await?.is_some_and(|publisher| publisher.holder == control.control);
-    if ours {
-        let now = clock::now();
-        control.store.commit(Transaction::new().with(Mutation::TakePublisher { holder: control.control, until: now }), now).await?;
-    }
+    if ours { end_lease(control, control.control).await } else { Ok(()) }
+}
+
+async fn end_lease(control: &Control, holder: ControlId) -> Result<(), Failed> {
+    let now = clock::now();
+    control.store.commit(Transaction::new().with(Mutation::TakePublisher { holder, until: now }), now).await?;
     Ok(())
 }
 
@@ -123,12 +125,10 @@ pub(crate) async fn begin(control: &Control) {
 
 /// A database in a file has one owner: whoever holds the lease in it was killed, or is what this is a copy of.
 async fn end_of_the_gone(control: &Control) -> Result<(), Failed> {
-    let now = clock::now();
-    if let Some(gone) = control.store.publisher().await?.filter(|gone| !control.store.is_shared() && gone.until > now) {
-        let end = Mutation::TakePublisher { holder: gone.holder, until: now };
-        control.store.commit(Transaction::new().with(end), now).await?;
+    match control.store.publisher().await?.filter(|gone| !control.store.is_shared() && gone.until > clock::now()) {
+        Some(gone) => end_lease(control, gone.holder).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn publish(control: &Control) -> Result<(), Failed> {

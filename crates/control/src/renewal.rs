@@ -10,7 +10,7 @@ use std::sync::Arc;
 use audit::Event;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use identity::{Class, IssuingAuthority, ReceiptCertificate, RootAuthority, StatementKey, verify_deployment_file};
+use identity::{Class, Issued, IssuingAuthority, ReceiptCertificate, RootAuthority, StatementKey, Subject, verify_deployment_file};
 use keys::{KeyState, Purpose, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use store::{Expect, Kind, Mutation, Put, Transaction};
@@ -137,12 +137,11 @@ impl Renewing<'_> {
 
     fn issuing(&mut self, class: Class) -> Result<IssuingAuthority, StartError> {
         let made = self.root.issue_authority(class, self.now, &mut SystemRandom).map_err(certificates)?;
-        let subject = format!("issuing authority for {} of {}", class.as_str(), self.control.deployment);
         let event = Event::CertificateIssued {
             certificate: digest(made.der()),
             serial: made.serial().to_string(),
             issuer: format!("root of {}", self.control.deployment),
-            subject,
+            subject: authority_name(self.control, class),
             node: None,
             not_before: made.not_before(),
             not_after: made.not_after(),
@@ -158,15 +157,7 @@ impl Renewing<'_> {
         let public = StatementKey::open(seed.expose()).and_then(|key| key.public()).map_err(certificates)?;
         let issued = authority.issue_receipt(key, &public, self.now, &mut SystemRandom).map_err(certificates)?;
         let certificate = ReceiptCertificate::from_chain(&issued.chain).ok_or_else(|| internal("receipt chain"))?;
-        let event = Event::CertificateIssued {
-            certificate: digest(issued.chain.first().ok_or_else(|| internal("receipt chain"))?),
-            serial: issued.serial.to_string(),
-            issuer: format!("issuing authority for {} of {}", Class::Receipt.as_str(), self.control.deployment),
-            subject: issued.id.to_string(),
-            node: None,
-            not_before: issued.not_before,
-            not_after: issued.not_after,
-        };
+        let (event, _) = certificate_issued(self.control, &issued).ok_or_else(|| internal("receipt chain"))?;
         self.record(event)?;
         let before = verify_deployment_file(row.file.as_bytes(), &self.root.certificate().pin()).map_err(certificates)?;
         let before = before.file().clone();
@@ -188,6 +179,30 @@ impl Renewing<'_> {
     }
 }
 
-pub(crate) fn digest(der: &CertificateDer<'_>) -> Sha256Digest {
+fn digest(der: &CertificateDer<'_>) -> Sha256Digest {
     Sha256Digest::from_bytes(audit::hash::sha256(&[der]))
+}
+
+/// How the log names the issuing authority of a class.
+fn authority_name(control: &Control, class: Class) -> String {
+    format!("issuing authority for {}s of {}", class.as_str(), control.deployment)
+}
+
+/// What the log says of a fresh certificate, and its digest; none of a chain without a leaf.
+pub(crate) fn certificate_issued(control: &Control, issued: &Issued) -> Option<(Event, Sha256Digest)> {
+    let certificate = digest(issued.chain.first()?);
+    let node = match issued.id.subject {
+        Subject::Node(node) => Some(node),
+        Subject::Control(_) | Subject::Receipt(_) => None,
+    };
+    let event = Event::CertificateIssued {
+        certificate,
+        serial: issued.serial.to_string(),
+        issuer: authority_name(control, issued.id.subject.class()),
+        subject: issued.id.to_string(),
+        node,
+        not_before: issued.not_before,
+        not_after: issued.not_after,
+    };
+    Some((event, certificate))
 }

@@ -25,6 +25,7 @@ use crate::api::problem::Failure;
 use crate::limits::{JOIN_LIFETIME_MAX_S, JOIN_LIFETIME_MIN_S};
 use crate::operation::commit;
 use crate::operation::login::token_row;
+use crate::renewal::certificate_issued;
 use crate::row::{CertificateRow, FORMAT, JoinScope, NodeRow};
 use crate::state::{Control, actor, commit_failure, fresh};
 
@@ -218,17 +219,7 @@ pub(crate) fn check_facts(facts: &vocabulary::plan::NodeFacts) -> Result<(), Fai
 
 /// The row and the entry of a certificate that is about to be given away.
 fn certificate(control: &Control, node: NodeId, issued: &Issued, now: UnixTime, source: Source) -> Result<(Put, EncodedEntry, Sha256Digest), Failure> {
-    let leaf = issued.chain.first().ok_or_else(|| Failure::internal("a certificate without a leaf"))?;
-    let digest = Sha256Digest::from_bytes(audit::hash::sha256(&[leaf]));
-    let event = Event::CertificateIssued {
-        certificate: digest,
-        serial: issued.serial.to_string(),
-        issuer: format!("issuing authority for nodes of {}", control.deployment),
-        subject: issued.id.to_string(),
-        node: Some(node),
-        not_before: issued.not_before,
-        not_after: issued.not_after,
-    };
+    let (event, digest) = certificate_issued(control, issued).ok_or_else(|| Failure::internal("a certificate without a leaf"))?;
     let entry = control.entry(now, SYSTEM_OWNER, Actor::Node(node), source, Outcome::Success, None, event)?;
     let row = CertificateRow {
         format: FORMAT,

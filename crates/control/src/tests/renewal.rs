@@ -40,6 +40,13 @@ async fn issued(world: &World, whom: &str) -> usize {
     all.iter().filter(|event| event["subject"].as_str().is_some_and(|subject| subject.starts_with(whom))).count()
 }
 
+/// The inventory of keys is a table of another room: what it promises is what the lives of certificates make.
+#[test]
+fn the_inventory_says_when_keys_are_renewed() {
+    assert_eq!(keys::lifecycle::ISSUING_CA_AGE_MS / DAY, identity::limits::ISSUING_LIFE_MS / 2 / DAY);
+    assert_eq!(keys::lifecycle::RECEIPT_KEY_AGE_MS, identity::limits::RECEIPT_LIFE_MS / 3 * 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_years_pass() {
     let world = World::start().await;
