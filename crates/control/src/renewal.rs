@@ -45,14 +45,31 @@ pub(crate) async fn run(control: Arc<Control>, mut face: Face, stop: Cancellatio
 
 /// Takes over what another process renewed, and renews what is due.
 pub(crate) async fn certify(control: &Control, now: UnixTime) -> Result<(), StartError> {
-    let gone = || StartError::Mismatch("the deployment is gone from the database");
-    let (revision, row) = deployment::stored(&control.store).await?.ok_or_else(gone)?;
+    loop {
+        let (revision, row) = stored(control).await?;
+        let error = match follow(control, row, revision, now).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // Whoever replaced the row meanwhile destroyed the keys that this one names; the row that is there now opens.
+        if stored(control).await?.0 == revision {
+            return Err(error);
+        }
+    }
+}
+
+async fn stored(control: &Control) -> Result<(u64, DeploymentRow), StartError> {
+    deployment::stored(&control.store).await?.ok_or(StartError::Mismatch("the deployment is gone from the database"))
+}
+
+async fn follow(control: &Control, row: DeploymentRow, revision: u64, now: UnixTime) -> Result<(), StartError> {
     let mut certifying = control.certifying();
-    if revision != certifying.revision {
+    if revision > certifying.revision {
         certifying = adopt(control, &row, revision).await?;
     }
-    if now >= certifying.due.first() && renew(control, row, &certifying, now).await? {
-        let (revision, row) = deployment::stored(&control.store).await?.ok_or_else(gone)?;
+    // One that was replaced since it was read is nothing to go on from: whoever replaced it saw to what was due.
+    if revision == certifying.revision && now >= certifying.due.first() && renew(control, row, &certifying, now).await? {
+        let (revision, row) = stored(control).await?;
         adopt(control, &row, revision).await?;
     }
     Ok(())

@@ -120,9 +120,12 @@ impl Control {
         Arc::clone(&self.certifying.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Certifies and signs with this from now on.
+    /// Certifies and signs with this from now on, unless something newer is there.
     pub(crate) fn certify_with(&self, certifying: Arc<Certifying>) {
-        *self.certifying.write().unwrap_or_else(PoisonError::into_inner) = certifying;
+        let mut held = self.certifying.write().unwrap_or_else(PoisonError::into_inner);
+        if certifying.revision > held.revision {
+            *held = certifying;
+        }
     }
 
     /// Held while an object of a volume that no root names yet is looked at and replaced, and while its root is set: what is
